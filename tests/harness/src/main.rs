@@ -1,4 +1,156 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds everything, runs QEMU, runs the tests, reports.
 
-fn main() {}
+mod apt;
+mod boot;
+mod cache;
+mod cargo;
+mod checks;
+mod console;
+mod fetch;
+mod initramfs;
+mod interrupt;
+mod kernel;
+mod layout;
+mod libtest;
+mod machine_tests;
+mod module;
+mod parts;
+mod process;
+mod project;
+mod qemu;
+mod report;
+mod source;
+mod toolchain;
+mod ui;
+
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::boot::Options;
+use crate::fetch::Fetcher;
+use crate::project::Project;
+use crate::report::{Results, Suite};
+
+/// Builds everything, runs QEMU, runs the tests, reports
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build everything that a boot needs
+    Build,
+    /// Build the kernel, or find it in the cache, and print where it is
+    Kernel,
+    /// Boot the demo and show it live
+    Run(Options),
+    /// Boot into a shell on the host
+    Shell(Options),
+    /// Run all tests, on this machine and in QEMU
+    Test {
+        /// Only what needs no QEMU and no kernel
+        #[arg(long)]
+        host: bool,
+        /// Only this test program, in the default machine
+        #[arg(long)]
+        suite: Option<String>,
+        /// Only tests whose names contain this (with --suite)
+        #[arg(long, requires = "suite")]
+        filter: Option<String>,
+    },
+    /// Compare how C and Rust lay the kernel's structures out
+    Layout,
+    /// Remove what was built; the cache too when asked
+    Clean {
+        /// Remove the kernel and all downloads, which take long to make again
+        #[arg(long)]
+        cache: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = interrupt::install().and_then(|()| Project::find()).and_then(|project| {
+        let cli = Cli::parse();
+        task(&project, cli.command)
+    });
+    match done {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(interrupt::exit_status())
+        }
+    }
+}
+
+fn task(project: &Project, task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Build => parts::build(project).map(drop)?,
+        Task::Kernel => {
+            let kernel = kernel::build(project, &Fetcher::new(project))?;
+            println!("{}", kernel.build.display());
+        }
+        Task::Run(options) => boot::demo(project, &options, &parts::build(project)?)?,
+        Task::Shell(options) => {
+            let parts = parts::build(project)?;
+            options.machine(&parts, "quiet gzvm.mode=shell").interactive()?;
+        }
+        Task::Test { host, suite, filter } => return test(project, host, suite, filter),
+        Task::Layout => {
+            let kernel = kernel::build(project, &Fetcher::new(project))?;
+            layout::check(project, &kernel)?;
+        }
+        Task::Clean { cache } => clean(project, cache)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs tests and ends with the totals, alone on the last line.
+fn test(
+    project: &Project,
+    host: bool,
+    suite: Option<String>,
+    filter: Option<String>,
+) -> Result<ExitCode> {
+    let mut results = Results::default();
+    let done = match suite {
+        Some(suite) => machine_tests::one(project, &suite, filter, &mut results),
+        None => all_tests(project, host, &mut results),
+    };
+    interrupt::check()?;
+    if let Err(error) = done {
+        results.add(Suite::failed("harness", "builds", &format!("{error:#}")));
+    }
+    results.write_junit(&project.reports(), "gzvm")?;
+    eprintln!("JUnit XML: {}", project.reports().display());
+    println!("{}", results.summary());
+    Ok(if results.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn all_tests(project: &Project, host: bool, results: &mut Results) -> Result<()> {
+    checks::run(project, results)?;
+    if !host {
+        machine_tests::all(project, results)?;
+    }
+    Ok(())
+}
+
+fn clean(project: &Project, cache: bool) -> Result<()> {
+    let mut dirs = vec![project.out(), project.target.join("cross"), project.reports()];
+    if cache {
+        dirs.push(project.cache.clone());
+    }
+    for dir in dirs {
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+            eprintln!("removed {}", dir.display());
+        }
+    }
+    Ok(())
+}

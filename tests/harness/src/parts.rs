@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Builds all parts in order: what is fetched first, then Rust programs, the kernel, the module,
+//! and the initramfs archives that hold them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::cargo::{self, Program};
+use crate::fetch::Fetcher;
+use crate::initramfs::Archive;
+use crate::kernel::{self, Kernel};
+use crate::module;
+use crate::project::Project;
+use crate::toolchain;
+
+/// Where the host finds the guests' files.
+const GUESTS: &str = "usr/share/gzvm/guests";
+/// Applets of the Linux guest; the host installs all of them when it boots.
+const GUEST_APPLETS: &[&str] = &[
+    "cat", "cut", "dd", "dmesg", "echo", "free", "grep", "head", "hexdump", "insmod", "ls",
+    "mkdir", "mount", "poweroff", "reboot", "sed", "sh", "sleep", "tr", "uname",
+];
+
+/// Everything that a boot needs.
+pub struct Parts {
+    /// Linux, host and guest.
+    pub kernel: Kernel,
+    /// The hypervisor as users run it.
+    pub refhyp: PathBuf,
+    /// The hypervisor with its self-test and the hooks that tests need.
+    pub refhyp_test: PathBuf,
+    /// The host's initramfs.
+    pub initramfs: PathBuf,
+}
+
+/// Builds everything; what has not changed is not built again.
+///
+/// # Errors
+///
+/// The first failure, with the last lines of what failed.
+pub fn build(project: &Project) -> Result<Parts> {
+    let fetcher = Fetcher::new(project);
+    // The network first: what is missing shows before the long builds.
+    let busybox = fetcher.busybox()?;
+    let linux = toolchain::linux(&fetcher)?;
+    let (refhyp, refhyp_test, payload) = bare_metal(project)?;
+    let userland = cargo::build(project, &linux, "build", USERLAND, &["--bins"], "userland")?;
+    let tests = cargo::build(project, &linux, "test", DEVICE_TESTS, &["--no-run"], "tests")?;
+    let kernel = kernel::build(project, &fetcher)?;
+    let driver = module::build(project, &kernel, &project.top.join("driver"), "gzvm")?;
+    let guest = linux_guest(project, &kernel, &busybox)?;
+
+    let mut host = Archive::default();
+    skeleton(&mut host, &busybox)?;
+    host.tree("", &project.top.join("tests/harness/rootfs"))?;
+    host.file("lib/modules/gzvm.ko", &driver.join("gzvm.ko"))?;
+    for program in &userland {
+        install(project, &mut host, program, "usr/bin")?;
+    }
+    for program in &tests {
+        install(project, &mut host, program, "usr/libexec/gzvm/tests")?;
+    }
+    host.file(&format!("{GUESTS}/Image"), &kernel.image)?;
+    host.data(&format!("{GUESTS}/linux-initramfs.cpio.gz"), 0o644, guest.gzip()?);
+    host.file(&format!("{GUESTS}/payload.bin"), &payload)?;
+    configs(project, &mut host)?;
+    // Not compressed: the machine would take longer to unpack it than to read it.
+    let initramfs = project.out().join("host-initramfs.cpio");
+    write_if_changed(&initramfs, host.write(Vec::new())?)?;
+    Ok(Parts { kernel, refhyp, refhyp_test, initramfs })
+}
+
+/// Packages with programs for the host.
+const USERLAND: &[&str] = &["gzvm-demo", "gzvm-vmm", "vm"];
+/// Packages with tests that run in the machine.
+const DEVICE_TESTS: &[&str] = &["gzvm-device-test"];
+
+fn bare_metal(project: &Project) -> Result<(PathBuf, PathBuf, PathBuf)> {
+    let recipe = toolchain::bare_metal()?;
+    let flat = |package: &str, more: &[&str], name: &str| -> Result<PathBuf> {
+        let programs = cargo::build(project, &recipe, "build", &[package], more, name)?;
+        let program = programs.first().with_context(|| format!("{package} has no program"))?;
+        let image = project.out().join(format!("{name}.img"));
+        cargo::flat_image(&program.path, &image)?;
+        Ok(image)
+    };
+    Ok((
+        flat("refhyp", &[], "refhyp")?,
+        flat("refhyp", &["--features", "test-hooks"], "refhyp-test")?,
+        flat("payload", &[], "payload")?,
+    ))
+}
+
+/// Directories and the shell, the same for host and guest.
+fn skeleton(archive: &mut Archive, busybox: &Path) -> Result<()> {
+    for dir in ["bin", "dev", "etc", "lib/modules", "proc", "root", "run", "sys", "tmp"] {
+        archive.directory(dir);
+    }
+    let data = fs::read(busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
+    archive.data("bin/busybox", 0o755, data);
+    archive.link("bin/sh", "busybox");
+    Ok(())
+}
+
+/// The initramfs of the Linux guest.
+fn linux_guest(project: &Project, kernel: &Kernel, busybox: &Path) -> Result<Archive> {
+    let source = project.top.join("tests/guests/linux");
+    let mut archive = Archive::default();
+    skeleton(&mut archive, busybox)?;
+    for applet in GUEST_APPLETS {
+        archive.link(&format!("bin/{applet}"), "busybox");
+    }
+    let init = source.join("init");
+    let data = fs::read(&init).with_context(|| format!("cannot read {}", init.display()))?;
+    archive.data("init", 0o755, data);
+    let built = module::build(project, kernel, &source, "gzvm_guest")?;
+    archive.file("lib/modules/gzvm_guest.ko", &built.join("gzvm_guest.ko"))?;
+    Ok(archive)
+}
+
+/// Adds a program without its debug information, which stays on the build machine.
+fn install(project: &Project, host: &mut Archive, program: &Program, dir: &str) -> Result<()> {
+    let copy = project.out().join("stripped").join(&program.name);
+    cargo::stripped(&program.path, &copy)?;
+    host.file(&format!("{dir}/{}", program.name), &copy)
+}
+
+/// The guests' configurations and the demo's script.
+fn configs(project: &Project, host: &mut Archive) -> Result<()> {
+    let guests = project.top.join("tests/guests");
+    for entry in fs::read_dir(&guests)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ext| ext == "json") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            host.file(&format!("{GUESTS}/{name}"), &path)?;
+        }
+    }
+    let script = project.top.join("tests/demo/demo.sh");
+    let data = fs::read(&script).with_context(|| format!("cannot read {}", script.display()))?;
+    host.data("usr/share/gzvm/demo.sh", 0o755, data);
+    Ok(())
+}
+
+fn write_if_changed(path: &Path, data: Vec<u8>) -> Result<()> {
+    if fs::read(path).is_ok_and(|old| old == data) {
+        return Ok(());
+    }
+    fs::write(path, data).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Rules for source files that no compiler checks: the licence line, and a reason for each `unsafe`.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process;
+
+/// Files that carry a licence line in a comment.
+const WITH_LICENCE: &[&str] =
+    &["rs", "c", "h", "S", "sh", "bp", "te", "aidl", "toml", "config", "ld", "bazel"];
+const WITH_LICENCE_BY_NAME: &[&str] = &["Makefile", "Kbuild", "Kconfig", "init", "run"];
+
+/// A tracked or new file of the project.
+pub struct Source {
+    /// Path relative to the top.
+    pub path: String,
+    /// Contents.
+    pub text: String,
+}
+
+/// All text files of the project that Git tracks or would add.
+///
+/// # Errors
+///
+/// When Git cannot list them.
+pub fn all(top: &Path) -> Result<Vec<Source>> {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(top).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    let names = process::output(&mut git).context("cannot list the project's files")?;
+    let mut sources = Vec::new();
+    for path in names.split('\0').filter(|path| !path.is_empty()) {
+        // Deleted files and binary ones have no text.
+        if let Ok(text) = std::fs::read_to_string(top.join(path)) {
+            sources.push(Source { path: path.to_owned(), text });
+        }
+    }
+    Ok(sources)
+}
+
+/// The licence that a file of ours must name.
+fn licence(path: &str) -> &'static str {
+    let dual = ["driver/abi/", "driver/model/", "include/uapi/"];
+    if dual.iter().any(|dir| path.starts_with(dir)) {
+        "GPL-2.0 OR Apache-2.0"
+    } else if path.starts_with("driver/") || path.starts_with("tests/guests/linux/") {
+        "GPL-2.0"
+    } else {
+        "Apache-2.0"
+    }
+}
+
+fn wants_licence(path: &str) -> bool {
+    let path = Path::new(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let ext = path.extension().unwrap_or_default().to_string_lossy();
+    WITH_LICENCE.contains(&&*ext) || WITH_LICENCE_BY_NAME.contains(&&*name)
+}
+
+/// Files without the right licence line on their first line (the second after `#!`).
+pub fn licence_errors(sources: &[Source]) -> Vec<String> {
+    let mut errors = Vec::new();
+    for source in sources.iter().filter(|source| wants_licence(&source.path)) {
+        let want = licence(&source.path);
+        let mut lines = source.text.lines().skip_while(|line| line.starts_with("#!/"));
+        let first = lines.next().unwrap_or_default();
+        let got = first
+            .split_once("SPDX-License-Identifier: ")
+            .map(|(_, got)| got.trim().trim_end_matches("*/").trim());
+        match got {
+            Some(got) if got == want => {}
+            Some(got) => errors.push(format!("{}: licence is {got}, not {want}", source.path)),
+            None => errors.push(format!("{}: no SPDX line ({want}) at its start", source.path)),
+        }
+    }
+    errors
+}
+
+/// Uses of `unsafe` without a `SAFETY:` comment directly above. Other `unsafe` lines may stand in
+/// between: one comment may speak for a group.
+pub fn safety_errors(sources: &[Source]) -> Vec<String> {
+    let mut errors = Vec::new();
+    for source in sources.iter().filter(|source| source.path.ends_with(".rs")) {
+        let mut explained = false;
+        for (number, line) in (1..).zip(source.text.lines()) {
+            let code = code_of(line);
+            let uses =
+                ["unsafe {", "unsafe impl", "unsafe{"].iter().any(|word| code.contains(word));
+            if uses && !explained && !line.contains("SAFETY:") {
+                errors.push(format!("{}:{number}: {}", source.path, line.trim()));
+            }
+            if line.contains("SAFETY:") {
+                explained = true;
+            } else if line.trim().is_empty() || !(code.trim().is_empty() || code.contains("unsafe"))
+            {
+                explained = false;
+            }
+        }
+    }
+    errors
+}
+
+/// `unsafe` in the driver outside of `kx/`, and modules there that do not forbid it.
+pub fn confinement_errors(sources: &[Source]) -> Vec<String> {
+    let confined = |path: &str| {
+        path.starts_with("driver/") && path.ends_with(".rs") && !path.starts_with("driver/kx/")
+    };
+    let mut errors = Vec::new();
+    for source in sources.iter().filter(|source| confined(&source.path)) {
+        for (number, line) in (1..).zip(source.text.lines()) {
+            let code = code_of(line);
+            let words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+            if words.into_iter().any(|word| word == "unsafe") {
+                errors.push(format!("{}:{number}: unsafe outside of driver/kx", source.path));
+            }
+        }
+    }
+    errors
+}
+
+/// A line without its comment and without its string literals.
+fn code_of(line: &str) -> String {
+    let mut code = String::new();
+    let mut in_string = false;
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if in_string => drop(chars.next()),
+            '"' => in_string = !in_string,
+            '/' if !in_string && chars.peek() == Some(&'/') => break,
+            _ if !in_string => code.push(c),
+            _ => {}
+        }
+    }
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(path: &str, text: &str) -> Source {
+        Source { path: path.to_owned(), text: text.to_owned() }
+    }
+
+    #[test]
+    fn each_directory_has_its_licence() {
+        let apache = "// SPDX-License-Identifier: Apache-2.0\n";
+        let dual = "// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0\n";
+        let good = [
+            source("tests/a.rs", apache),
+            source("driver/abi/lib.rs", dual),
+            source("driver/vm.rs", "// SPDX-License-Identifier: GPL-2.0\n"),
+            source("driver/c/x.h", "/* SPDX-License-Identifier: GPL-2.0 */\n"),
+            source("tests/x.sh", "#!/bin/sh\n# SPDX-License-Identifier: Apache-2.0\n"),
+            source("README.md", "no licence line needed"),
+        ];
+        assert_eq!(licence_errors(&good), Vec::<String>::new());
+        let bad = [
+            source("driver/vm.rs", apache),
+            source("tests/a.rs", "//! x\n// SPDX-License-Identifier: Apache-2.0\n"),
+            source("Makefile", "all:\n"),
+        ];
+        assert_eq!(licence_errors(&bad).len(), bad.len());
+    }
+
+    #[test]
+    fn unsafe_needs_a_reason_right_above() {
+        let good = "// SAFETY: the page is ours.\nlet x = unsafe { f() };\n\
+            // SAFETY: no\n// state.\nunsafe impl Send for X {}\nunsafe impl Sync for X {}\n\
+            // not unsafe { code }\nlet s = \"unsafe { text }\";\n";
+        assert_eq!(safety_errors(&[source("a.rs", good)]), Vec::<String>::new());
+        for bad in [
+            "let x = unsafe { f() };\n",
+            "// SAFETY: y\nlet y = 1;\nlet x = unsafe { f() };\n",
+            "// SAFETY: y\n\nlet x = unsafe { f() };\n",
+            "// safe\nunsafe impl Send for X {}\n",
+            "// SAFETY: y\nlet x = unsafe { f() };\nlet y = 2;\nlet z = unsafe { f() };\n",
+        ] {
+            assert_eq!(safety_errors(&[source("a.rs", bad)]).len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn unsafe_stays_in_kx() {
+        let text = "// SAFETY: x\nlet x = unsafe { f() };\n";
+        assert_eq!(confinement_errors(&[source("driver/vm.rs", text)]).len(), 1);
+        assert_eq!(confinement_errors(&[source("driver/abi/lib.rs", "unsafe fn f() {}")]).len(), 1);
+        for (path, text) in [
+            ("driver/kx/gup.rs", text),
+            ("tests/refhyp/src/main.rs", text),
+            ("driver/vm.rs", "#![forbid(unsafe_code)]\n// unsafe is a word\n"),
+        ] {
+            assert_eq!(confinement_errors(&[source(path, text)]), Vec::<String>::new());
+        }
+    }
+}
