@@ -3,7 +3,7 @@
 //! driver share in the first of a vCPU's two pages. The second page holds [`HwState`].
 
 use super::assert_layout;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::IntoBytes as _;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Size in bytes of the run structure's union.
@@ -28,7 +28,9 @@ pub struct Run {
 assert_layout!(Run, size 264, exit_reason at 0, immediate_exit at 4, padding1 at 5, payload at 8);
 
 /// A member of the run structure's union.
-pub trait Payload: FromBytes + IntoBytes + Immutable + Copy {}
+// By path: with zerocopy's feature `derive`, which another crate may turn on, an import would bring in
+// the derive macros of the same names a second time.
+pub trait Payload: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable + Copy {}
 
 impl Run {
     /// Reads the union as `T`.
