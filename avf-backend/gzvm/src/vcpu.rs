@@ -101,7 +101,7 @@ impl Vcpu {
     ///
     /// A signal, or a [`Kicker`], ends the run with [`Exit::Interrupted`].
     pub fn run(&mut self) -> Result<Exit<'_>> {
-        if self.shared.exit_requested.load(Ordering::SeqCst) {
+        if self.exit_requested() {
             return Ok(Exit::Interrupted);
         }
         self.shared.area.store(&self.run);
@@ -113,6 +113,12 @@ impl Vcpu {
             Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => Ok(Exit::Interrupted),
             Err(e) => Err(e),
         }
+    }
+
+    /// Whether a [`Kicker`] asked for the end of the run; else [`Exit::Interrupted`] came from a
+    /// signal.
+    pub fn exit_requested(&self) -> bool {
+        self.shared.exit_requested.load(Ordering::SeqCst)
     }
 
     /// A handle with which another thread ends [`Vcpu::run`].

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The table of options, row by row, and command lines as virtmgr emits them.
+
+use super::*;
+use crate::config::{SerialInput, SerialOutput};
+
+fn run(args: &[&str]) -> Result<Invocation, CliError> {
+    parse([&["gzvm_vmm", "--extended-status", "run"], args].concat())
+}
+
+fn accepted(args: &[&str]) -> Config {
+    run(args).unwrap_or_else(|e| panic!("{args:?}: {}", e.message)).config
+}
+
+fn refused(args: &[&str]) -> String {
+    let error = run(args).expect_err("is accepted");
+    assert_eq!(error.status, ExitStatus::InvalidArgs, "{args:?}");
+    assert!(error.message.ends_with('\n'));
+    error.message
+}
+
+#[test]
+fn clap_is_content() {
+    command().debug_assert();
+}
+
+#[test]
+fn help_is_no_error() {
+    for args in [&["gzvm_vmm", "--help"][..], &["gzvm_vmm", "run", "--help"]] {
+        assert_eq!(parse(args).unwrap_err().status, ExitStatus::Success);
+    }
+}
+
+#[test]
+fn raw_vm_of_virtmgr() {
+    let config = accepted(&[
+        "--name",
+        "crosvm_VmRun",
+        "--disable-sandbox",
+        "--cid",
+        "2048",
+        "--no-balloon",
+        "--no-usb",
+        "--pci",
+        "mem=[start=0x2c000000,size=0x2000000],cam=[start=0x2e000000,size=0x1000000]",
+        "--mem",
+        "256",
+        "--cpus",
+        "1,sve=[auto=true]",
+        "--serial=type=file,path=/proc/self/fd/7,input=/proc/self/fd/8,hardware=serial,num=1",
+        "--serial=type=file,path=/proc/self/fd/9,hardware=serial,num=2",
+        "--initrd",
+        "/proc/self/fd/10",
+        "--params",
+        "console=ttyS0 quiet",
+        "/proc/self/fd/11",
+        "--no-pmu",
+        "--socket",
+        "/proc/self/fd/12",
+    ]);
+    assert_eq!(config.name.as_deref(), Some("crosvm_VmRun"));
+    assert_eq!((config.cid, config.memory), (Some(2048), 256 * MIB));
+    assert_eq!((config.vcpus, config.protection), (Vcpus::Count(1), Protection::None));
+    assert_eq!(config.swiotlb, None);
+    assert_eq!(
+        config.payload,
+        Payload::Kernel {
+            kernel: "/proc/self/fd/11".into(),
+            initrd: Some("/proc/self/fd/10".into()),
+        }
+    );
+    assert_eq!(config.params, ["console=ttyS0 quiet"]);
+    let console = &config.serial[0];
+    assert_eq!(console.output, SerialOutput::File("/proc/self/fd/7".into()));
+    assert_eq!(console.input, Some(SerialInput::File("/proc/self/fd/8".into())));
+    assert_eq!(config.serial[1].number, 2);
+}
+
+#[test]
+fn protected_vms() {
+    let config = accepted(&["--protected-vm", "--swiotlb", "12", "--mem", "268", "k"]);
+    assert_eq!(config.protection, Protection::HypervisorFirmware);
+    assert_eq!(config.swiotlb, Some(12 * MIB));
+    let config = accepted(&["--protected-vm-without-firmware", "k"]);
+    assert_eq!(config.protection, Protection::WithoutFirmware);
+    assert_eq!(config.swiotlb, Some(DEFAULT_SWIOTLB), "GenieZone cannot do without");
+    assert_eq!(accepted(&["--swiotlb", "12", "k"]).swiotlb, None, "has no use unprotected");
+    refused(&["--protected-vm", "--protected-vm-without-firmware", "k"]);
+}
+
+#[test]
+fn options_without_effect() {
+    let plain = accepted(&["k"]);
+    for flag in flags::WITHOUT_EFFECT {
+        let name = format!("--{}", flag.name);
+        let args = if flag.takes_value { vec![&*name, "x", "k"] } else { vec![&*name, "k"] };
+        assert_eq!(accepted(&args), plain, "{name}");
+        assert!(!flag.why.is_empty());
+    }
+}
+
+#[test]
+fn refused_options_are_named() {
+    for flag in flags::REFUSED {
+        let name = format!("--{}", flag.name);
+        let with_value = format!("{name}=x");
+        let args = if flag.takes_value { vec![&*with_value, "k"] } else { vec![&*name, "k"] };
+        let message = refused(&args);
+        assert!(message.contains(&name) && message.contains(flag.why), "{message}");
+    }
+}
+
+#[test]
+fn unknown_options_and_bad_values() {
+    for (args, word) in [
+        (&["--frobnicate", "k"][..], "--frobnicate"),
+        (&[], "KERNEL"),
+        (&["--mem", "0", "k"], "memory"),
+        (&["--mem", "lots", "k"], "MiB"),
+        (&["--mem", "99999999999999999999", "k"], "MiB"),
+        (&["--mem", "18446744073709551615", "k"], "addressed"),
+        (&["--cpus", "0", "k"], "vCPU"),
+        (&["--cpus", "two", "k"], "two"),
+        (&["--cpus", "2,clusters=[0]", "k"], "clusters"),
+        (&["--serial", "type=unix,path=x", "k"], "unix"),
+        (&["--serial=num=1", "--serial=num=1", "k"], "twice"),
+        (&["--hypervisor", "gunyah", "k"], "gunyah"),
+        (&["--bios", "b", "k"], "--bios"),
+        (&["--bios", "b", "--initrd", "i"], "--initrd"),
+        (&["k", "k2"], "k2"),
+    ] {
+        let message = refused(args);
+        assert!(message.contains(word), "{args:?}: {message}");
+    }
+    assert_eq!(parse(["gzvm_vmm", "device", "fs"]).unwrap_err().status, ExitStatus::InvalidArgs);
+    assert_eq!(parse(["gzvm_vmm"]).unwrap_err().status, ExitStatus::InvalidArgs);
+}
+
+#[test]
+fn spellings() {
+    assert_eq!(accepted(&["--mem", "size=512", "k"]).memory, 512 * MIB);
+    assert_eq!(accepted(&["k"]).memory, DEFAULT_MEMORY);
+    assert_eq!(accepted(&["--cpus", "num-cores=3", "k"]).vcpus, Vcpus::Count(3));
+    let config =
+        accepted(&["--host-cpu-topology", "--virt-cpufreq", "--cpus", "sve=[auto=true]", "k"]);
+    assert_eq!(config.vcpus, Vcpus::MatchHost);
+    assert_eq!(accepted(&["--params", "-- --init-flag", "k"]).params, ["-- --init-flag"]);
+    assert_eq!(accepted(&["--bios", "b"]).payload, Payload::Bios("b".into()));
+    assert_eq!(accepted(&["--hypervisor", "geniezone", "k"]).device, PathBuf::from("/dev/gzvm"));
+    let config = accepted(&["--hypervisor", "geniezone[device=/dev/x]", "k"]);
+    assert_eq!(config.device, PathBuf::from("/dev/x"));
+}
+
+#[test]
+fn global_options() {
+    let line = ["crosvm", "--log-level", "info,disk=warn", "run", "k"];
+    let invocation = parse(line).unwrap_or_else(|e| panic!("{}", e.message));
+    assert!(!invocation.extended_status);
+    assert_eq!(invocation.log_filter, "info,disk=warn");
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can end a VM, told to the main thread.
+
+use nix::sys::signal::Signal;
+
+/// Something that ends the VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VmEvent {
+    /// The guest powered off.
+    Shutdown,
+    /// The guest asked for a reset.
+    Reset,
+    /// The guest says that it crashed.
+    GuestCrash,
+    /// A vCPU cannot go on.
+    VcpuFailed {
+        /// Its index.
+        vcpu: u32,
+        /// Why, in one line.
+        why: String,
+    },
+    /// This process was asked to end.
+    Signal(Signal),
+    /// The process that started this one is gone.
+    ParentGone,
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What this machine says about itself in the device tree.
+//!
+//! The nodes are crosvm's, since AOSP's firmware takes them apart: what it does not expect, it
+//! drops or refuses.
+
+use super::tree::Node;
+use super::FdtError;
+use crate::layout::{Layout, Placement, Region, GIC_DIST, SERIAL, SERIAL_SIZE};
+
+const PHANDLE_GIC: u32 = 1;
+const PHANDLE_RESTRICTED_DMA: u32 = 2;
+
+/// GIC binding: shared peripheral interrupt.
+const SPI: u32 = 0;
+/// GIC binding: private peripheral interrupt.
+const PPI: u32 = 1;
+const EDGE_RISING: u32 = 1;
+const LEVEL_LOW: u32 = 8;
+/// GIC binding: the lowest bit of the mask of CPUs that a PPI goes to.
+const PPI_CPU_SHIFT: u32 = 8;
+
+/// The generic timer's PPIs: secure and non-secure physical, virtual, hypervisor.
+const TIMER_PPIS: [u32; 4] = [13, 14, 11, 10];
+/// Input clock of a PC's 16550, in Hz.
+const SERIAL_CLOCK: u32 = 1_843_200;
+/// vCPUs in one affinity level 0 group, as GICv3 SGIs address them.
+const VCPUS_PER_CLUSTER: u32 = 16;
+/// COMMAND_LINE_SIZE of arm64 Linux, with the terminating zero.
+const BOOTARGS_LIMIT: usize = 2048;
+
+/// Randomness for the guest.
+#[derive(Clone, Debug)]
+pub struct Seeds {
+    /// For the address space layout.
+    pub kaslr: u64,
+    /// For the random number generator.
+    pub rng: [u8; 256],
+}
+
+/// What the tree describes.
+#[derive(Clone, Debug)]
+pub struct Description<'a> {
+    /// Address space.
+    pub layout: &'a Layout,
+    /// Where the payload is.
+    pub placement: &'a Placement,
+    /// Number of vCPUs.
+    pub vcpus: u32,
+    /// Kernel parameters.
+    pub bootargs: &'a str,
+    /// Randomness.
+    pub seeds: &'a Seeds,
+}
+
+impl Description<'_> {
+    /// The tree.
+    pub fn tree(&self) -> Result<Node, FdtError> {
+        let mut root = Node::new("");
+        root.set_strings("compatible", &["linux,dummy-virt"])
+            .set_cells("#address-cells", &[2])
+            .set_cells("#size-cells", &[2])
+            .set_cells("interrupt-parent", &[PHANDLE_GIC]);
+        self.chosen(root.child("chosen"))?;
+        self.memory(&mut root);
+        self.cpus(root.child("cpus"));
+        root.child("psci")
+            .set_strings("compatible", &["arm,psci-1.0", "arm,psci-0.2"])
+            .set_strings("method", &["hvc"]);
+        self.gic(root.child("intc"));
+        self.timer(root.child("timer"));
+        for (address, spi) in SERIAL {
+            serial(root.child(&serial_name(address)), address, spi);
+        }
+        self.firmware(&mut root);
+        // rialto fails without it; what is below comes from overlays.
+        root.child("avf");
+        Ok(root)
+    }
+
+    fn chosen(&self, chosen: &mut Node) -> Result<(), FdtError> {
+        let len = self.bootargs.len();
+        if len >= BOOTARGS_LIMIT {
+            return Err(FdtError::Bootargs { len, limit: BOOTARGS_LIMIT - 1 });
+        }
+        let stdout = format!("/{}", serial_name(SERIAL[0].0));
+        chosen
+            .set_strings("bootargs", &[self.bootargs])
+            .set_strings("stdout-path", &[&stdout])
+            .set_pairs("kaslr-seed", &[self.seeds.kaslr])
+            .set_bytes("rng-seed", self.seeds.rng.to_vec());
+        if let Some(initrd) = self.placement.initrd {
+            set_address(chosen, "linux,initrd-start", initrd.start);
+            set_address(chosen, "linux,initrd-end", initrd.end());
+        }
+        Ok(())
+    }
+
+    fn memory(&self, root: &mut Node) {
+        let memory = self.layout.memory();
+        root.child(&at("memory", memory))
+            .set_strings("device_type", &["memory"])
+            .set_pairs("reg", &[memory.start, memory.size]);
+        if let Some(pool) = self.layout.swiotlb {
+            let reserved = root.child("reserved-memory");
+            reserved
+                .set_cells("#address-cells", &[2])
+                .set_cells("#size-cells", &[2])
+                .set_flag("ranges")
+                .child(&at("restricted_dma_reserved", pool))
+                .set_strings("compatible", &["restricted-dma-pool"])
+                .set_pairs("reg", &[pool.start, pool.size])
+                .set_cells("phandle", &[PHANDLE_RESTRICTED_DMA]);
+        }
+    }
+
+    fn cpus(&self, cpus: &mut Node) {
+        cpus.set_cells("#address-cells", &[1]).set_cells("#size-cells", &[0]);
+        for id in 0..self.vcpus {
+            let affinity = affinity(id);
+            let cpu = cpus.child(&format!("cpu@{affinity:x}"));
+            cpu.set_strings("device_type", &["cpu"])
+                .set_strings("compatible", &["arm,armv8"])
+                .set_cells("reg", &[affinity]);
+            if self.vcpus > 1 {
+                cpu.set_strings("enable-method", &["psci"]);
+            }
+        }
+    }
+
+    fn gic(&self, gic: &mut Node) {
+        let redist = self.layout.gic_redist;
+        gic.set_strings("compatible", &["arm,gic-v3"])
+            .set_cells("#interrupt-cells", &[3])
+            .set_flag("interrupt-controller")
+            .set_pairs("reg", &[GIC_DIST.start, GIC_DIST.size, redist.start, redist.size])
+            .set_cells("phandle", &[PHANDLE_GIC])
+            .set_cells("#address-cells", &[2])
+            .set_cells("#size-cells", &[2]);
+    }
+
+    fn timer(&self, timer: &mut Node) {
+        let interrupts = TIMER_PPIS.map(|ppi| [PPI, ppi, LEVEL_LOW | self.ppi_mask()]);
+        timer
+            .set_strings("compatible", &["arm,armv8-timer"])
+            .set_cells("interrupts", interrupts.as_flattened())
+            .set_flag("always-on");
+    }
+
+    /// The CPU mask of a PPI's flags; it has eight bits, which the GICv3 binding ignores.
+    fn ppi_mask(&self) -> u32 {
+        ((1 << self.vcpus.min(8)) - 1) << PPI_CPU_SHIFT
+    }
+
+    /// What the hypervisor's firmware needs to find the payload.
+    fn firmware(&self, root: &mut Node) {
+        if self.layout.pvmfw.is_none() {
+            return;
+        }
+        let payload = self.placement.payload;
+        let config = root.child("config");
+        set_address(config, "kernel-address", payload.start);
+        set_address(config, "kernel-size", payload.size);
+    }
+}
+
+/// MPIDR affinity of a vCPU.
+fn affinity(id: u32) -> u32 {
+    ((id / VCPUS_PER_CLUSTER) << 8) | (id % VCPUS_PER_CLUSTER)
+}
+
+/// One cell where that is enough, because the firmware reads one only; Linux reads either.
+fn set_address(node: &mut Node, name: &str, value: u64) {
+    match u32::try_from(value) {
+        Ok(low) => node.set_cells(name, &[low]),
+        Err(_) => node.set_pairs(name, &[value]),
+    };
+}
+
+fn at(name: &str, region: Region) -> String {
+    format!("{name}@{:x}", region.start)
+}
+
+fn serial_name(address: u64) -> String {
+    format!("U6_16550A@{address:x}")
+}
+
+fn serial(node: &mut Node, address: u64, spi: u32) {
+    node.set_strings("compatible", &["ns16550a"])
+        .set_pairs("reg", &[address, SERIAL_SIZE])
+        .set_cells("clock-frequency", &[SERIAL_CLOCK])
+        .set_cells("interrupts", &[SPI, spi, EDGE_RISING]);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A device tree in memory: nodes with properties and children, in the order in which they were
+//! added.
+
+use vm_fdt::FdtWriter;
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    name: String,
+    properties: Vec<(String, Vec<u8>)>,
+    children: Vec<Node>,
+}
+
+impl Node {
+    /// A node without contents; `name` includes the unit address. The root's name is empty.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Sets a property, replacing one of the same name.
+    pub fn set_bytes(&mut self, name: &str, value: Vec<u8>) -> &mut Self {
+        match self.properties.iter_mut().find(|(n, _)| n == name) {
+            Some(property) => property.1 = value,
+            None => self.properties.push((name.into(), value)),
+        }
+        self
+    }
+
+    /// A property without value.
+    pub fn set_flag(&mut self, name: &str) -> &mut Self {
+        self.set_bytes(name, Vec::new())
+    }
+
+    /// A property of 32-bit cells.
+    pub fn set_cells(&mut self, name: &str, cells: &[u32]) -> &mut Self {
+        self.set_bytes(name, cells.iter().flat_map(|cell| cell.to_be_bytes()).collect())
+    }
+
+    /// A property of pairs of cells: addresses and sizes where both have two cells.
+    pub fn set_pairs(&mut self, name: &str, values: &[u64]) -> &mut Self {
+        self.set_bytes(name, values.iter().flat_map(|value| value.to_be_bytes()).collect())
+    }
+
+    /// A property of strings.
+    pub fn set_strings(&mut self, name: &str, values: &[&str]) -> &mut Self {
+        let with_end = |value: &&str| value.bytes().chain([0]).collect::<Vec<u8>>();
+        self.set_bytes(name, values.iter().flat_map(with_end).collect())
+    }
+
+    /// The child of this name, made if it does not exist.
+    pub fn child(&mut self, name: &str) -> &mut Node {
+        let at = match self.children.iter().position(|child| child.name == name) {
+            Some(at) => at,
+            None => {
+                self.children.push(Node::new(name));
+                self.children.len() - 1
+            }
+        };
+        &mut self.children[at]
+    }
+
+    /// The tree as a flattened device tree.
+    pub fn to_blob(&self) -> Result<Vec<u8>, vm_fdt::Error> {
+        let mut writer = FdtWriter::new()?;
+        self.write(&mut writer)?;
+        writer.finish()
+    }
+
+    fn write(&self, writer: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
+        let node = writer.begin_node(&self.name)?;
+        for (name, value) in &self.properties {
+            writer.property(name, value)?;
+        }
+        for child in &self.children {
+            child.write(writer)?;
+        }
+        writer.end_node(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dtoolkit::fdt::Fdt;
+    use dtoolkit::{Node as _, Property as _};
+
+    #[test]
+    fn what_is_set_can_be_read_back() {
+        let mut root = Node::new("");
+        root.set_cells("#address-cells", &[2]);
+        root.child("a@1").set_strings("compatible", &["x,y", "z"]).set_flag("on");
+        root.child("a@1").child("b").set_pairs("reg", &[0x1_0000_0002, 3]);
+        root.child("a@1").set_cells("n", &[1]).set_cells("n", &[5]);
+        let blob = root.to_blob().unwrap();
+        let fdt = Fdt::new(&blob).unwrap();
+        let a = fdt.find_node("/a@1").unwrap();
+        assert_eq!(a.property("compatible").unwrap().value(), b"x,y\0z\0");
+        assert_eq!(a.property("n").unwrap().value(), [0, 0, 0, 5], "replaced, not repeated");
+        assert!(a.property("on").unwrap().value().is_empty());
+        let b = fdt.find_node("/a@1/b").unwrap();
+        assert_eq!(
+            b.property("reg").unwrap().value(),
+            [0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3]
+        );
+    }
+
+    #[test]
+    fn names_that_the_format_forbids_are_errors() {
+        assert!(Node::new("a/b").to_blob().is_err());
+    }
+}

@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Puts a VM together and runs it to its end.
+//!
+//! The order matters in three places. Everything is written to guest memory before the VM becomes
+//! protected, because from then on its pages may be gone from this process. The interrupt
+//! controller comes before the vCPUs. The device tree is announced after the last write to it and
+//! before any vCPU runs.
+
+use crate::boot::{self, BootError};
+use crate::config::{Config, Payload, Protection, Vcpus};
+use crate::devices::bus::{Bus, Overlap};
+use crate::devices::console::{self, Output};
+use crate::devices::irq::IrqLine;
+use crate::devices::serial::SerialPort;
+use crate::event::VmEvent;
+use crate::fdt::{self, Description, FdtError, Seeds};
+use crate::layout::{
+    Layout, LayoutError, Placement, Region, DTB_WINDOW, PVMFW, PVMFW_SIZE, SERIAL, SERIAL_SIZE,
+};
+use crate::memory::{GuestRam, MemoryError, Policy};
+use crate::orphan;
+use crate::preflight::{self, HostMemory, PreflightError};
+use crate::signals;
+use crate::status::ExitStatus;
+use crate::vcpu::VcpuThread;
+use gzvm::abi::{cap, reg};
+use gzvm::{Gzvm, Vcpu, Vm};
+use nix::sys::signal::Signal;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use vm_memory::{Bytes, GuestAddress};
+
+/// PSTATE at entry: EL1 with its own stack pointer, all interrupts masked.
+const PSTATE_BOOT: u64 = 0x3c5;
+/// How long vCPU threads have to leave the guest at the end.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Why a VM could not be started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The host cannot run it.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// It does not fit.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Its memory could not be made.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Its payload could not be loaded.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// There is no device tree.
+    #[error(transparent)]
+    Fdt(#[from] FdtError),
+    /// The devices contradict each other.
+    #[error(transparent)]
+    Bus(#[from] Overlap),
+    /// The driver or the hypervisor refused something.
+    #[error(transparent)]
+    Driver(#[from] gzvm::Error),
+    /// The hypervisor does not protect VMs.
+    #[error(
+        "this hypervisor runs no protected VMs: start it unprotected (without --protected-vm...)"
+    )]
+    NotProtectable,
+    /// The hypervisor has no firmware.
+    #[error(
+        "the hypervisor has no protected-VM firmware: use --protected-vm-without-firmware \
+         (vm: hypervisor.pvmfw.path=none), or install the firmware"
+    )]
+    NoFirmware,
+    /// The hypervisor's firmware is larger than its window.
+    #[error("the hypervisor's firmware has {0} bytes, more than its window of {PVMFW_SIZE}")]
+    FirmwareTooLarge(u64),
+    /// Something of the process itself.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+    let what = what.into();
+    |source| StartError::Io { what, source }
+}
+
+/// How a VM ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What the process's exit status should say.
+    pub status: ExitStatus,
+    /// Why, where that is not all that there is to say.
+    pub message: Option<String>,
+    /// The signal that asked for the end.
+    pub signal: Option<Signal>,
+}
+
+/// Starts the VM that `config` describes and runs it to its end.
+pub fn run(config: &Config) -> Result<Ending, StartError> {
+    let (sender, receiver) = channel();
+    signals::watch(sender.clone()).map_err(io_error("signals"))?;
+    signals::prepare_kicks().map_err(io_error("signals"))?;
+    let gzvm = Gzvm::open_at(&config.device)
+        .map_err(|e| preflight::explain_device(Path::new("/"), &config.device, e))?;
+    let machine = Machine::prepare(config)?;
+    let running = machine.start(&gzvm, &sender)?;
+    drop(sender);
+    Ok(running.wait(&receiver))
+}
+
+/// A VM that is complete but for the driver: memory with its contents, and devices.
+pub struct Machine<'a> {
+    config: &'a Config,
+    layout: Layout,
+    placement: Placement,
+    vcpus: u32,
+    ram: Arc<GuestRam>,
+    bus: Bus,
+    ports: Vec<Arc<SerialPort>>,
+    inputs: Vec<(String, Arc<SerialPort>, File)>,
+    failure_output: Option<File>,
+}
+
+impl<'a> Machine<'a> {
+    /// Makes memory and devices, loads the payload and writes the device tree.
+    pub fn prepare(config: &'a Config) -> Result<Self, StartError> {
+        let vcpus = match config.vcpus {
+            Vcpus::Count(count) => count,
+            Vcpus::MatchHost => host_cpus(),
+        };
+        let bios = matches!(config.payload, Payload::Bios(_));
+        let pvmfw = config.protection == Protection::HypervisorFirmware;
+        let layout = Layout::new(config.memory, config.swiotlb, vcpus, bios, pvmfw)?;
+        HostMemory::read().check(layout.memory().size)?;
+        let private = config.protection.is_protected() || config.dont_fork;
+        let policy = Policy { hugepages: config.hugepages, private };
+        let ram = Arc::new(GuestRam::new(&layout, policy)?);
+        let placement = boot::load(&config.payload, &layout, ram.memory())?;
+        let mut machine = Self {
+            config,
+            layout,
+            placement,
+            vcpus,
+            ram,
+            bus: Bus::default(),
+            ports: Vec::new(),
+            inputs: Vec::new(),
+            failure_output: None,
+        };
+        machine.add_serial_ports()?;
+        machine.write_device_tree()?;
+        Ok(machine)
+    }
+
+    fn add_serial_ports(&mut self) -> Result<(), StartError> {
+        for (number, (address, spi)) in (1..).zip(SERIAL) {
+            let name = format!("ttyS{}", number - 1);
+            let given = self.config.serial.iter().find(|port| port.number == number);
+            let output = given.map_or(&crate::config::SerialOutput::Sink, |port| &port.output);
+            let output = Output::open(name.clone(), output)
+                .map_err(io_error(format!("output of {name}")))?;
+            if number == FAILURE_PORT {
+                let file = output.file().map(File::try_clone).transpose();
+                self.failure_output = file.map_err(io_error(format!("output of {name}")))?;
+            }
+            let irq = IrqLine::new(spi).map_err(io_error("eventfd"))?;
+            let port = Arc::new(SerialPort::new(irq, output));
+            self.bus.add(Region { start: address, size: SERIAL_SIZE }, port.clone())?;
+            if let Some(input) = given.and_then(|port| port.input.as_ref()) {
+                let file =
+                    console::open_input(input).map_err(io_error(format!("input of {name}")))?;
+                self.inputs.push((name, Arc::clone(&port), file));
+            }
+            self.ports.push(port);
+        }
+        Ok(())
+    }
+
+    fn write_device_tree(&self) -> Result<(), StartError> {
+        let bootargs = bootargs(self.config);
+        let seeds = seeds().map_err(io_error("/dev/urandom"))?;
+        let description = Description {
+            layout: &self.layout,
+            placement: &self.placement,
+            vcpus: self.vcpus,
+            bootargs: &bootargs,
+            seeds: &seeds,
+        };
+        let blob = fdt::write(&description.tree()?)?;
+        let start = GuestAddress(self.layout.dtb.start);
+        self.ram.memory().write_slice(&blob, start).map_err(|source| {
+            StartError::Boot(BootError::Memory { what: "the device tree", source })
+        })?;
+        if let Some(path) = &self.config.dump_device_tree {
+            let dump = || crate::files::open_write(path)?.write_all(&blob);
+            dump().map_err(io_error(path.display().to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Hands everything to the driver and starts the vCPUs.
+    pub fn start(self, gzvm: &Gzvm, events: &Sender<VmEvent>) -> Result<Running, StartError> {
+        let vm = gzvm.create_vm()?;
+        let protected = self.config.protection.is_protected();
+        if protected && vm.check_extension(cap::PROTECTED_VM)? != Some(1) {
+            return Err(StartError::NotProtectable);
+        }
+        self.ram.register(&vm)?;
+        vm.create_vgic(crate::layout::GIC_DIST.start, self.layout.gic_redist.start)?;
+        for port in &self.ports {
+            port.connect(&vm)?;
+        }
+        let vcpus = (0..self.vcpus).map(|id| vm.create_vcpu(id)).collect::<Result<Vec<_>, _>>()?;
+        self.protect(&vm)?;
+        vm.set_dtb_config(self.layout.dtb.start, DTB_WINDOW)?;
+        for vcpu in &vcpus {
+            self.set_registers(vcpu)?;
+        }
+        if let Some(output) = &self.failure_output {
+            orphan::watch(output, events.clone()).map_err(io_error("output of ttyS1"))?;
+        }
+        for (name, port, input) in self.inputs {
+            port.feed(&name, input).map_err(io_error(format!("input of {name}")))?;
+        }
+        let bus = Arc::new(self.bus);
+        let threads = vcpus
+            .into_iter()
+            .map(|vcpu| VcpuThread::spawn(vcpu, Arc::clone(&bus), events.clone()))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(io_error("vCPU thread"))?;
+        Ok(Running { threads, _vm: vm })
+    }
+
+    fn protect(&self, vm: &Vm) -> Result<(), StartError> {
+        match self.config.protection {
+            Protection::None => Ok(()),
+            Protection::WithoutFirmware => Ok(vm.set_protected()?),
+            Protection::HypervisorFirmware => match vm.pvmfw_size()? {
+                0 => Err(StartError::NoFirmware),
+                size if size > PVMFW.size => Err(StartError::FirmwareTooLarge(size)),
+                _ => Ok(vm.set_pvmfw(PVMFW.start)?),
+            },
+        }
+    }
+
+    /// Only the boot vCPU gets more than PSTATE; phones refuse anything else for the others.
+    fn set_registers(&self, vcpu: &Vcpu) -> gzvm::Result<()> {
+        vcpu.set_reg(reg::PSTATE, PSTATE_BOOT)?;
+        if vcpu.id() != 0 {
+            return Ok(());
+        }
+        let payload = self.placement.payload;
+        if self.layout.pvmfw.is_some() {
+            // The hypervisor sets PC to its firmware, which takes the payload from X1 and X2.
+            vcpu.set_reg(reg::x(1), payload.start)?;
+            vcpu.set_reg(reg::x(2), payload.size)?;
+        } else {
+            vcpu.set_reg(reg::PC, payload.start)?;
+        }
+        vcpu.set_reg(reg::x(0), self.layout.dtb.start)
+    }
+}
+
+/// virtmgr reads the reason of a failure from this port.
+const FAILURE_PORT: u8 = 2;
+
+fn host_cpus() -> u32 {
+    let count = thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// The kernel's command line: crosvm's own words, then the given ones.
+fn bootargs(config: &Config) -> String {
+    let mut words = vec!["panic=-1".to_owned(), format!("8250.nr_uarts={}", SERIAL.len())];
+    for (number, (address, _)) in (1..).zip(SERIAL) {
+        for port in config.serial.iter().filter(|port| port.number == number) {
+            if port.console {
+                words.push(format!("console=ttyS{}", number - 1));
+            }
+            if port.earlycon {
+                words.push(format!("earlycon=uart8250,mmio,{address:#x}"));
+            }
+        }
+    }
+    words.extend(config.params.iter().cloned());
+    words.join(" ")
+}
+
+fn seeds() -> io::Result<Seeds> {
+    let mut random = File::open("/dev/urandom")?;
+    let mut kaslr = [0; 8];
+    let mut rng = [0; 256];
+    random.read_exact(&mut kaslr)?;
+    random.read_exact(&mut rng)?;
+    Ok(Seeds { kaslr: u64::from_ne_bytes(kaslr), rng })
+}
+
+/// A VM whose vCPUs run.
+#[derive(Debug)]
+pub struct Running {
+    threads: Vec<VcpuThread>,
+    _vm: Vm,
+}
+
+impl Running {
+    /// Waits for the end, and ends everything that still runs.
+    pub fn wait(self, events: &Receiver<VmEvent>) -> Ending {
+        let ending = match events.recv() {
+            Ok(event) => ending(event),
+            // All vCPU threads are gone without a word.
+            Err(_) => crash("the vCPU threads ended".into()),
+        };
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            if Instant::now() > deadline {
+                log::warn!("vCPU threads do not stop; the end of the process will stop them");
+                break;
+            }
+            self.threads.iter().for_each(VcpuThread::stop);
+            thread::sleep(STOP_INTERVAL);
+        }
+        ending
+    }
+}
+
+fn ending(event: VmEvent) -> Ending {
+    let plain = |status| Ending { status, message: None, signal: None };
+    match event {
+        VmEvent::Shutdown => plain(ExitStatus::Success),
+        VmEvent::Reset => plain(ExitStatus::Reset),
+        VmEvent::GuestCrash => plain(ExitStatus::GuestPanic),
+        VmEvent::VcpuFailed { vcpu, why } => crash(format!("vCPU {vcpu}: {why}")),
+        VmEvent::ParentGone => {
+            let message = Some("nobody reads the failure port any more".into());
+            Ending { message, ..plain(ExitStatus::Success) }
+        }
+        VmEvent::Signal(signal) => Ending { signal: Some(signal), ..plain(ExitStatus::Success) },
+    }
+}
+
+fn crash(why: String) -> Ending {
+    Ending { status: ExitStatus::Crash, message: Some(why), signal: None }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can be seen of a VM before the driver takes part.
+
+use super::*;
+use crate::config::{SerialInput, SerialOutput};
+use crate::layout::MIB;
+use dtoolkit::fdt::Fdt;
+use dtoolkit::{Node as _, Property as _};
+use tempfile::NamedTempFile;
+
+/// A kernel of 64 bytes that occupies 1 MiB.
+fn kernel() -> NamedTempFile {
+    let mut header = [0; 64];
+    header[16..24].copy_from_slice(&MIB.to_le_bytes());
+    header[56..60].copy_from_slice(b"ARM\x64");
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(&header).unwrap();
+    file
+}
+
+fn config(args: &[&str]) -> Config {
+    let args = [&["gzvm_vmm", "run"], args].concat();
+    crate::cli::parse(args).unwrap_or_else(|e| panic!("{}", e.message)).config
+}
+
+#[test]
+fn memory_holds_kernel_and_device_tree() {
+    let (kernel, dump) = (kernel(), NamedTempFile::new().unwrap());
+    let (kernel, dump) = (kernel.path().to_str().unwrap(), dump.path().to_str().unwrap());
+    let config = config(&[
+        "--protected-vm-without-firmware",
+        "--swiotlb=8",
+        "--mem=40",
+        "--params=mode=hello",
+        "--dump-device-tree-blob",
+        dump,
+        kernel,
+    ]);
+    let machine = Machine::prepare(&config).unwrap();
+    let memory = machine.ram.memory();
+    let magic: u32 = memory.read_obj(GuestAddress(0x8000_0000 + 56)).unwrap();
+    assert_eq!(magic.to_le_bytes(), *b"ARM\x64");
+    assert_eq!(machine.layout.dtb.start, 0x8000_0000 + 30 * MIB);
+    let blob = std::fs::read(dump).unwrap();
+    let mut in_memory = vec![0; blob.len()];
+    memory.read_slice(&mut in_memory, GuestAddress(machine.layout.dtb.start)).unwrap();
+    assert_eq!(in_memory, blob);
+    let fdt = Fdt::new(&blob).unwrap();
+    let bootargs = fdt.find_node("/chosen").unwrap().property("bootargs").unwrap();
+    assert_eq!(bootargs.value(), b"panic=-1 8250.nr_uarts=4 mode=hello\0");
+}
+
+#[test]
+fn consoles_come_before_given_parameters() {
+    let text = bootargs(&config(&[
+        "--serial=type=stdout,num=2,console,earlycon",
+        "--params=a",
+        "--params=b c",
+        "/k",
+    ]));
+    assert_eq!(text, "panic=-1 8250.nr_uarts=4 console=ttyS1 earlycon=uart8250,mmio,0x2f8 a b c");
+}
+
+#[test]
+fn seeds_differ() {
+    assert_ne!(seeds().unwrap().rng, seeds().unwrap().rng);
+}
+
+#[test]
+fn what_cannot_be_opened_is_named() {
+    let kernel = kernel();
+    let mut config = config(&[kernel.path().to_str().unwrap()]);
+    config.serial.push(crate::config::SerialPort {
+        number: 3,
+        output: SerialOutput::Sink,
+        input: Some(SerialInput::File("/nonexistent/input".into())),
+        console: false,
+        earlycon: false,
+    });
+    let error = Machine::prepare(&config).map(drop).unwrap_err().to_string();
+    assert!(error.contains("input of ttyS2"), "{error}");
+}
+
+#[test]
+fn every_end_has_its_status() {
+    for (event, code) in [
+        (VmEvent::Shutdown, 0),
+        (VmEvent::Reset, 32),
+        (VmEvent::VcpuFailed { vcpu: 0, why: "x".into() }, 33),
+        (VmEvent::GuestCrash, 34),
+    ] {
+        assert_eq!(ending(event).status.code(), code);
+    }
+    assert_eq!(ending(VmEvent::Signal(Signal::SIGTERM)).signal, Some(Signal::SIGTERM));
+}
+
+#[test]
+fn a_missing_device_is_explained() {
+    let config = config(&["--hypervisor=geniezone[device=/nonexistent/gzvm]", "/k"]);
+    let error = run(&config).unwrap_err().to_string();
+    assert!(error.starts_with("/nonexistent/gzvm: "), "{error}");
+}

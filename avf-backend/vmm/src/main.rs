@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The process that runs one VM: understands its command line, runs the VM and turns its end into
+//! the exit status that the parent expects.
+
+use anyhow::Context;
+use gzvm_vmm::cli::{self, Invocation};
+use gzvm_vmm::status::ExitStatus;
+use gzvm_vmm::{machine, signals};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let invocation = match cli::parse(std::env::args_os()) {
+        Ok(invocation) => invocation,
+        Err(error) if error.status == ExitStatus::Success => {
+            print!("{}", error.message);
+            return error.status.into();
+        }
+        Err(error) => {
+            eprint!("{}", error.message);
+            return error.status.into();
+        }
+    };
+    let status = run(&invocation).unwrap_or_else(|error| {
+        report(&format!("{error:#}"));
+        ExitStatus::StartFailed
+    });
+    status.into()
+}
+
+fn run(invocation: &Invocation) -> anyhow::Result<ExitStatus> {
+    init_logging(&invocation.log_filter);
+    let config = &invocation.config;
+    let name = config.name.as_deref().unwrap_or("VM");
+    let ending = machine::run(config).with_context(|| format!("{name} cannot be started"))?;
+    if let Some(message) = &ending.message {
+        report(&format!("{name}: {message}"));
+    }
+    if let Some(signal) = ending.signal {
+        log::info!("{name}: ended by {signal}");
+        signals::die_of(signal);
+    }
+    Ok(match invocation.extended_status {
+        true => ending.status,
+        false => ending.status.without_extension(),
+    })
+}
+
+/// The one line that says why; the parent shows it beside the VM's end.
+fn report(message: &str) {
+    eprintln!("gzvm_vmm: error: {message}");
+}
+
+/// crosvm's filters name its own crates; those words simply match nothing here.
+fn init_logging(filter: &str) {
+    env_logger::Builder::new().parse_filters(filter).format_timestamp(None).init();
+}

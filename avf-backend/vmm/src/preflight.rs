@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whether the host can run the VM at all, and what to do if not: said before the VM is created,
+//! instead of a death later.
+//!
+//! What cannot be read is no reason to refuse.
+
+use crate::layout::MIB;
+use nix::sys::resource::{getrlimit, setrlimit, Resource, RLIM_INFINITY};
+use std::fs;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Bit of CAP_IPC_LOCK in a capability set (include/uapi/linux/capability.h).
+const CAP_IPC_LOCK: u32 = 14;
+/// What the device tree says of the hypervisor; the second was used until v10 of the driver.
+const COMPATIBLE: [&str; 2] = ["mediatek,geniezone", "mediatek,geniezone-hyp"];
+
+/// Why the VM cannot run here.
+#[derive(Debug, Error)]
+pub enum PreflightError {
+    /// The device node is missing or cannot be opened.
+    #[error("{}: {why}", path.display())]
+    Device {
+        /// The device node.
+        path: PathBuf,
+        /// Cause and remedy.
+        why: String,
+    },
+    /// Too little free memory.
+    #[error(
+        "the VM needs {} MiB of memory, {} MiB are available: give it less (--mem) or end other \
+         programs",
+        needed.div_ceil(MIB), available / MIB
+    )]
+    Memory {
+        /// Bytes that the VM needs.
+        needed: u64,
+        /// Bytes that are available.
+        available: u64,
+    },
+    /// The limit on locked memory is too low.
+    #[error(
+        "the VM needs {} MiB of locked memory, {} MiB are allowed: raise the limit (ulimit -l \
+         unlimited, or LimitMEMLOCK= of the service) or give the VM less (--mem)",
+        needed.div_ceil(MIB), allowed / MIB
+    )]
+    Memlock {
+        /// Bytes that the VM needs.
+        needed: u64,
+        /// Bytes that are allowed.
+        allowed: u64,
+    },
+}
+
+/// The host's memory, as far as it can be known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostMemory {
+    /// Bytes that can be had without swapping.
+    pub available: Option<u64>,
+    /// Bytes that this process may lock; `None` is no limit.
+    pub memlock: Option<u64>,
+}
+
+impl HostMemory {
+    /// Asks the running kernel, after raising the limit on locked memory as far as it goes.
+    pub fn read() -> Self {
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let memlock = if may_lock_anything(&status) { None } else { raise_memlock() };
+        Self { available: available(&meminfo), memlock }
+    }
+
+    /// Checks that a VM with `needed` bytes of memory can live.
+    pub fn check(&self, needed: u64) -> Result<(), PreflightError> {
+        match (self.available, self.memlock) {
+            (Some(available), _) if available < needed => {
+                Err(PreflightError::Memory { needed, available })
+            }
+            (_, Some(allowed)) if allowed < needed => {
+                Err(PreflightError::Memlock { needed, allowed })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+fn may_lock_anything(status: &str) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    effective.is_some_and(|set| set >> CAP_IPC_LOCK & 1 == 1)
+}
+
+/// The limit on locked memory, after raising it to what is allowed.
+fn raise_memlock() -> Option<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
+    let limit = match setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    };
+    (limit != RLIM_INFINITY).then_some(limit)
+}
+
+/// Says why the device node `path` could not be opened; `root` is where the host's `/sys` and
+/// `/proc` are.
+pub fn explain_device(root: &Path, path: &Path, error: gzvm::Error) -> PreflightError {
+    let why = match error.errno() {
+        libc::ENOENT | libc::ENXIO | libc::ENODEV => missing(root).to_owned(),
+        _ => error.to_string(),
+    };
+    PreflightError::Device { path: path.to_owned(), why }
+}
+
+fn missing(root: &Path) -> &'static str {
+    match (root.join("sys/module/gzvm").is_dir(), has_hypervisor_node(root)) {
+        (_, false) => {
+            "this machine has no GenieZone hypervisor (no mediatek,geniezone in its device tree): \
+             boot it under one (in QEMU: virtualization=on and the reference hypervisor)"
+        }
+        (false, true) => "the driver is not loaded: load it (modprobe gzvm, or insmod gzvm.ko)",
+        (true, true) => {
+            "the driver is loaded but did not find the hypervisor: see what it said (dmesg)"
+        }
+    }
+}
+
+/// Whether a child of the device tree's root, or one level below (`/firmware/...`), is the
+/// hypervisor.
+fn has_hypervisor_node(root: &Path) -> bool {
+    let children = |path: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    };
+    let top = children(&root.join("proc/device-tree"));
+    top.iter().any(|node| is_hypervisor(node))
+        || top.iter().any(|node| children(node).iter().any(|child| is_hypervisor(child)))
+}
+
+fn is_hypervisor(node: &Path) -> bool {
+    let compatible = fs::read(node.join("compatible")).unwrap_or_default();
+    compatible.split(|&b| b == 0).any(|s| COMPATIBLE.iter().any(|c| c.as_bytes() == s))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gzvm::Gzvm;
+
+    fn why(root: &Path) -> String {
+        let path = root.join("dev/gzvm");
+        let error = Gzvm::open_at(&path).unwrap_err();
+        explain_device(root, &path, error).to_string()
+    }
+
+    #[test]
+    fn absences_are_told_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let none = why(root.path());
+        assert!(none.contains("no GenieZone hypervisor"), "{none}");
+        let node = root.path().join("proc/device-tree/firmware/hypervisor");
+        fs::create_dir_all(&node).unwrap();
+        fs::write(node.join("compatible"), b"mediatek,geniezone\0").unwrap();
+        assert!(why(root.path()).contains("modprobe"));
+        fs::create_dir_all(root.path().join("sys/module/gzvm")).unwrap();
+        assert!(why(root.path()).contains("dmesg"));
+    }
+
+    #[test]
+    fn too_little_memory_says_how_much() {
+        let host = HostMemory { available: Some(100 * MIB), memlock: Some(50 * MIB) };
+        assert!(host.check(50 * MIB).is_ok());
+        let error = host.check(64 * MIB).unwrap_err().to_string();
+        assert!(error.contains("64 MiB") && error.contains("50 MiB"), "{error}");
+        assert!(error.contains("ulimit"), "{error}");
+        let error = host.check(200 * MIB).unwrap_err().to_string();
+        assert!(error.contains("200 MiB") && error.contains("100 MiB"), "{error}");
+    }
+
+    #[test]
+    fn unknown_is_no_reason_to_refuse() {
+        assert!(HostMemory::default().check(u64::MAX).is_ok());
+        assert_eq!(available("MemTotal: 5 kB\n"), None);
+        assert_eq!(available("MemAvailable:     2048 kB\n"), Some(2 * MIB));
+    }
+
+    #[test]
+    fn capabilities() {
+        assert!(may_lock_anything("CapPrm:\t0\nCapEff:\t0000000000004000\n"));
+        assert!(!may_lock_anything("CapEff:\t000001ffffffbfff\n"));
+        assert!(!may_lock_anything(""));
+    }
+}
