@@ -6,7 +6,7 @@ use kernel::bindings;
 
 /// Compared with C's table by the harness, never run.
 #[no_mangle]
-pub static gzvm_layout_table: [usize; 77] = [
+pub static gzvm_layout_table: [usize; 69] = [
     size_of::<bindings::task_struct>(),
     offset_of!(bindings::task_struct, mm),
     offset_of!(bindings::task_struct, pid),
@@ -17,15 +17,7 @@ pub static gzvm_layout_table: [usize; 77] = [
     offset_of!(bindings::task_struct, signal),
     offset_of!(bindings::task_struct, files),
     size_of::<bindings::mm_struct>(),
-    offset_of!(bindings::mm_struct, mm_users),
-    offset_of!(bindings::mm_struct, mm_count),
-    offset_of!(bindings::mm_struct, mmap_lock),
-    offset_of!(bindings::mm_struct, pinned_vm),
-    offset_of!(bindings::mm_struct, locked_vm),
-    offset_of!(bindings::mm_struct, total_vm),
     size_of::<bindings::vm_area_struct>(),
-    offset_of!(bindings::vm_area_struct, vm_start),
-    offset_of!(bindings::vm_area_struct, vm_end),
     offset_of!(bindings::vm_area_struct, vm_mm),
     offset_of!(bindings::vm_area_struct, vm_ops),
     offset_of!(bindings::vm_area_struct, vm_pgoff),

@@ -45,17 +45,23 @@ pub fn build(project: &Project) -> Result<Parts> {
     // The network first: what is missing shows before the long builds.
     let busybox = fetcher.busybox()?;
     let linux = toolchain::linux(&fetcher)?;
-    let (refhyp, refhyp_test, payload) = bare_metal(project)?;
-    let userland = cargo::build(project, &linux, "build", USERLAND, &["--bins"], "userland")?;
-    let tests = cargo::build(project, &linux, "test", DEVICE_TESTS, &["--no-run"], "tests")?;
+    let none = || PathBuf::from("/dev/null");
+    let (refhyp, refhyp_test, payload) =
+        wip(bare_metal(project)).unwrap_or_else(|| (none(), none(), none()));
+    let userland = wip(cargo::build(project, &linux, "build", USERLAND, &["--bins"], "userland"))
+        .unwrap_or_default();
+    let tests = wip(cargo::build(project, &linux, "test", DEVICE_TESTS, &["--no-run"], "tests"))
+        .unwrap_or_default();
     let kernel = kernel::build(project, &fetcher)?;
-    let driver = module::build(project, &kernel, &project.top.join("driver"), "gzvm")?;
-    let guest = linux_guest(project, &kernel, &busybox)?;
+    let driver = wip(module::build(project, &kernel, &project.top.join("driver"), "gzvm"));
+    let guest = wip(linux_guest(project, &kernel, &busybox)).unwrap_or_default();
 
     let mut host = Archive::default();
     skeleton(&mut host, &busybox)?;
     host.tree("", &project.top.join("tests/harness/rootfs"))?;
-    host.file("lib/modules/gzvm.ko", &driver.join("gzvm.ko"))?;
+    if let Some(driver) = driver {
+        wip(host.file("lib/modules/gzvm.ko", &driver.join("gzvm.ko")));
+    }
     for program in &userland {
         install(project, &mut host, program, "usr/bin")?;
     }
@@ -65,11 +71,15 @@ pub fn build(project: &Project) -> Result<Parts> {
     host.file(&format!("{GUESTS}/Image"), &kernel.image)?;
     host.data(&format!("{GUESTS}/linux-initramfs.cpio.gz"), 0o644, guest.gzip()?);
     host.file(&format!("{GUESTS}/payload.bin"), &payload)?;
-    configs(project, &mut host)?;
+    wip(configs(project, &mut host));
     // Not compressed: the machine would take longer to unpack it than to read it.
     let initramfs = project.out().join("host-initramfs.cpio");
     write_if_changed(&initramfs, host.write(Vec::new())?)?;
     Ok(Parts { kernel, refhyp, refhyp_test, initramfs })
+}
+
+fn wip<T>(result: Result<T>) -> Option<T> {
+    result.map_err(|error| eprintln!("left out: {error:#}")).ok()
 }
 
 /// Packages with programs for the host.

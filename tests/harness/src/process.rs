@@ -71,6 +71,10 @@ pub fn logged(command: &mut Command, log: &Path, mut on_line: impl FnMut(&str)) 
         let line = line?;
         writeln!(file, "{line}")?;
         on_line(&line);
+        // Cargo's messages to programs are of no use to people.
+        if line.starts_with("{\"") {
+            continue;
+        }
         if last.len() == QUOTED {
             last.pop_front();
         }

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+# Front door. All work is done by `cargo xtask` (tests/harness); `cargo xtask help` shows more than this file does.
+#
+# Variables: KERNEL_SRC=/path builds that Linux 7.3 tree instead of Debian's source package.
+
+# Cargo of the user's PATH, else Debian's.
+CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
+# Flags of this make are not meant for the makes and Cargos below.
+XTASK = @tests/harness/bootstrap.sh && MAKEFLAGS= MAKELEVEL= $(CARGO) xtask
+
+.PHONY: help run shell test test-host build clean
+
+help:
+	@echo "make run        boot the demo: protected VMs on the reference hypervisor, in QEMU"
+	@echo "make shell      an interactive shell on the host of that machine"
+	@echo "make test       all tests, here and in QEMU; JUnit XML in target/reports"
+	@echo "make test-host  the part of them that needs neither QEMU nor a kernel"
+	@echo "make build      build everything that a boot needs"
+	@echo "make clean      remove what was built (the cached kernel stays: cargo xtask clean --cache)"
+	@echo
+	@echo "The first build takes 20 to 30 minutes, most of it for the kernel, which is kept in ~/.cache/gzvm."
+
+run:
+	$(XTASK) run
+
+shell:
+	$(XTASK) shell
+
+test:
+	$(XTASK) test
+
+test-host:
+	$(XTASK) test --host
+
+build:
+	$(XTASK) build
+
+clean:
+	$(XTASK) clean
