@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{bail, Context, Result};
 
@@ -171,32 +171,30 @@ fn pick_mirror(targets: &str, codename: &str) -> Option<String> {
 /// # Errors
 ///
 /// When the package is damaged or the directory cannot be written.
-pub fn unpack(package: &Path, member: &str, dir: &Path) -> Result<()> {
+pub fn unpack(package: &Path, member: &str, dir: &Path, log: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
-    let mut tree = Command::new("dpkg-deb")
-        .arg("--fsys-tarfile")
-        .arg(package)
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start dpkg-deb")?;
-    let pipe = tree.stdout.take().context("dpkg-deb has no output")?;
-    let tar = Command::new("tar")
-        .args(["-x", "--no-same-owner", "-C"])
-        .arg(dir)
-        .arg(member)
-        .stdin(pipe)
-        .status()
-        .context("cannot start tar")?;
-    let tree = tree.wait()?;
-    if !tar.success() || !tree.success() {
-        bail!("cannot unpack {} (dpkg-deb: {tree}, tar: {tar})", package.display());
-    }
-    Ok(())
+    let mut command = Command::new("sh");
+    // tar notices when dpkg-deb fails: its input is no archive, or ends early.
+    command
+        .args(["-c", "dpkg-deb --fsys-tarfile \"$1\" | tar -x --no-same-owner -C \"$2\" \"$3\""]);
+    command.arg("sh").args([package, dir]).arg(member);
+    process::logged(&mut command, log, |_| ())
+        .with_context(|| format!("cannot unpack {}", package.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_package_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let package = dir.path().join("x.deb");
+        fs::write(&package, "not a package").unwrap();
+        let log = dir.path().join("log");
+        let error = unpack(&package, ".", &dir.path().join("out"), &log).unwrap_err();
+        assert!(format!("{error:#}").contains("x.deb"), "{error:#}");
+    }
 
     #[test]
     fn the_mirror_of_the_release_itself_is_picked() {

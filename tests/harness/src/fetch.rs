@@ -4,9 +4,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
 
 use crate::apt::{self, Apt};
 use crate::cache::{Cache, Key};
@@ -83,7 +83,7 @@ impl<'a> Fetcher<'a> {
         let dir = self.cache.get("linux", &key, |dir| {
             let deb = apt.download(&package, &version, |_| ())?;
             step.announce(&format!("unpacking {package} {version}"));
-            unpack_linux(&deb, &package, dir)?;
+            unpack_linux(&deb, &package, dir, &self.project.log("unpack"))?;
             fs::remove_file(&deb)?;
             Ok(fs::write(dir.join(VERSION_FILE), &version)?)
         })?;
@@ -144,7 +144,7 @@ impl<'a> Fetcher<'a> {
         };
         let dir = self.cache.get(kind, &arm64_key(package, &version), |dir| {
             let deb = apt.download(package, &version, |_| ())?;
-            apt::unpack(&deb, member, dir)?;
+            apt::unpack(&deb, member, dir, &self.project.log("unpack"))?;
             Ok(fs::remove_file(&deb)?)
         })?;
         step.done(&format!("{package} {version} for arm64"));
@@ -198,21 +198,18 @@ fn pick_kernel(names: &[String]) -> Option<String> {
 }
 
 /// Debian's source package is one archive inside the package.
-fn unpack_linux(deb: &Path, package: &str, dir: &Path) -> Result<()> {
+fn unpack_linux(deb: &Path, package: &str, dir: &Path, log: &Path) -> Result<()> {
     let member = format!("./usr/src/{package}.tar.xz");
-    apt::unpack(deb, &member, dir)?;
+    apt::unpack(deb, &member, dir, log)?;
     let archive = dir.join(member);
     let tree = dir.join("linux");
     fs::create_dir(&tree)?;
     let mut command = Command::new("tar");
     command.args(["-xJ", "--no-same-owner", "--strip-components=1", "-f"]).arg(&archive);
-    command.arg("-C").arg(&tree).env("XZ_OPT", "-T0").stdin(Stdio::null());
-    let status = command.status().context("cannot start tar")?;
-    if !status.success() {
-        bail!("cannot unpack {} ({status}): is xz-utils installed?", archive.display());
-    }
-    fs::remove_dir_all(dir.join("usr"))?;
-    Ok(())
+    command.arg("-C").arg(&tree).env("XZ_OPT", "-T0");
+    process::logged(&mut command, log, |_| ())
+        .with_context(|| format!("cannot unpack {}", archive.display()))?;
+    Ok(fs::remove_dir_all(dir.join("usr"))?)
 }
 
 #[cfg(test)]
