@@ -1,4 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The vm command.
+//! The vm command: starts VMs, with the subcommands and flags of AVF's own tool, for systems that
+//! do not have it.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod argv;
+mod cli;
+mod config;
+mod death;
+mod launch;
+mod props;
+mod run;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let logger = env_logger::Env::default().default_filter_or("warn");
+    env_logger::Builder::from_env(logger).format_timestamp(None).init();
+    let result = match cli::Opt::parse() {
+        cli::Opt::Run(args) => run::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

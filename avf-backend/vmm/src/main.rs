@@ -6,6 +6,7 @@ use anyhow::Context;
 use gzvm_vmm::cli::{self, Invocation};
 use gzvm_vmm::status::ExitStatus;
 use gzvm_vmm::{machine, signals};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -47,7 +48,8 @@ fn run(invocation: &Invocation) -> anyhow::Result<ExitStatus> {
 
 /// The one line that says why; the parent shows it beside the VM's end.
 fn report(message: &str) {
-    eprintln!("gzvm_vmm: error: {message}");
+    // The parent may be gone, and nobody else could be told.
+    let _ = writeln!(io::stderr(), "gzvm_vmm: error: {message}");
 }
 
 /// crosvm's filters name its own crates; those words simply match nothing here.

@@ -24,6 +24,10 @@ fn ending() -> SigSet {
 pub fn watch(events: Sender<VmEvent>) -> io::Result<()> {
     let set = ending();
     set.thread_block()?;
+    // Reading a terminal from the background is an error then, instead of stopping this process.
+    let mut background = SigSet::empty();
+    background.add(Signal::SIGTTIN);
+    background.thread_block()?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         while let Ok(signal) = set.wait() {
             if events.send(VmEvent::Signal(signal)).is_err() {

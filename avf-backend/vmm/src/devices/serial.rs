@@ -15,6 +15,9 @@ type Model = vm_superio::Serial<IrqLine, NoEvents, Output>;
 /// How long input waits where no access of the guest announces room: the port is looped back.
 const RETRY: Duration = Duration::from_millis(10);
 
+/// How often a terminal is asked again after this process was in its background.
+const TERMINAL_RETRY: Duration = Duration::from_secs(1);
+
 /// A 16550 port.
 pub struct SerialPort {
     model: Mutex<Model>,
@@ -47,6 +50,8 @@ impl SerialPort {
                     Ok(0) => return,
                     Ok(count) => port.enqueue(&buffer[..count]),
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    // A terminal whose foreground is somebody else; that may change.
+                    Err(e) if e.raw_os_error() == Some(libc::EIO) => thread::sleep(TERMINAL_RETRY),
                     Err(e) => {
                         log::warn!("serial input ends: {e}");
                         return;

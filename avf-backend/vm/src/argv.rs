@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The VMM's command line, as AVF's virtmgr would write it. A pure function: files are descriptor
+//! numbers by now.
+
+use std::os::fd::RawFd;
+
+/// Number of vCPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpus {
+    /// That many.
+    Count(u32),
+    /// As many as the host has.
+    MatchHost,
+}
+
+/// How a protected VM starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// With the hypervisor's firmware.
+    Hypervisor,
+    /// Without.
+    None,
+    /// With a file.
+    File(String),
+}
+
+/// What runs first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// A kernel, perhaps with an initial ramdisk.
+    Kernel {
+        /// Image.
+        kernel: RawFd,
+        /// Initial ramdisk.
+        initrd: Option<RawFd>,
+    },
+    /// A flat binary.
+    Bios(RawFd),
+}
+
+/// A disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Raw or composite image.
+    pub image: RawFd,
+    /// Whether the guest may write.
+    pub writable: bool,
+}
+
+/// A VM, with every file open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Name.
+    pub name: String,
+    /// vsock context id.
+    pub cid: u32,
+    /// `Some` for a protected VM.
+    pub protected: Option<Firmware>,
+    /// Memory in MiB, without the restricted-DMA pool.
+    pub memory_mib: u32,
+    /// vCPUs.
+    pub cpus: Cpus,
+    /// What runs first.
+    pub boot: Boot,
+    /// Kernel parameters.
+    pub params: Option<String>,
+    /// Disks.
+    pub disks: Vec<Disk>,
+    /// Where the console prints to.
+    pub console_out: Option<RawFd>,
+    /// Where the console reads from.
+    pub console_in: Option<RawFd>,
+    /// Whether that is the first serial port, not the first virtio console.
+    pub console_in_is_serial: bool,
+    /// Where the log goes.
+    pub log: Option<RawFd>,
+    /// Where the guest says why it failed.
+    pub failure: RawFd,
+    /// Where a copy of the device tree goes.
+    pub dump_device_tree: Option<RawFd>,
+    /// Transparent huge pages.
+    pub hugepages: bool,
+    /// A scheduling hint.
+    pub boost_uclamp: bool,
+}
+
+/// Where arm64 guests have their PCI bus.
+const PCI: &str = "mem=[start=0x2c000000,size=0x2000000],cam=[start=0x2e000000,size=0x1000000]";
+
+/// MiB of restricted-DMA pool for each device of a protected VM.
+const SWIOTLB_MIB_PER_DEVICE: usize = 2;
+/// Devices that every VM has.
+const COMMON_DEVICES: usize = 4;
+
+fn path(fd: RawFd) -> String {
+    format!("/proc/self/fd/{fd}")
+}
+
+/// The arguments, without the program's name.
+pub fn build(request: &Request) -> Vec<String> {
+    let mut args = Arguments::default();
+    args.all(["--extended-status", "--log-level", "info,disk=warn", "run"]);
+    args.pair("--name", format!("crosvm_{}", request.name));
+    args.all(["--disable-sandbox"]);
+    args.pair("--cid", request.cid.to_string());
+    args.all(["--no-balloon", "--no-usb"]);
+    let swiotlb_mib = protection(&mut args, request);
+    args.pair("--pci", PCI.into());
+    args.pair("--mem", (u64::from(request.memory_mib) + swiotlb_mib).to_string());
+    match request.cpus {
+        Cpus::Count(count) => args.pair("--cpus", format!("{count},sve=[auto=true]")),
+        Cpus::MatchHost => {
+            args.all(["--host-cpu-topology", "--virt-cpufreq", "--cpus", "sve=[auto=true]"]);
+        }
+    }
+    if let Some(fd) = request.dump_device_tree {
+        args.pair("--dump-device-tree-blob", path(fd));
+    }
+    serial(&mut args, request);
+    boot(&mut args, request);
+    for disk in &request.disks {
+        let read_only = !disk.writable;
+        args.pair("--block", format!("path={},ro={read_only},lock=false", path(disk.image)));
+    }
+    args.all(["--no-pmu"]);
+    if request.hugepages {
+        args.all(["--hugepages"]);
+    }
+    if request.boost_uclamp {
+        args.all(["--boost-uclamp"]);
+    }
+    args.0
+}
+
+/// The options of a protected VM; returns the size of its restricted-DMA pool in MiB.
+fn protection(args: &mut Arguments, request: &Request) -> u64 {
+    let Some(firmware) = &request.protected else { return 0 };
+    match firmware {
+        Firmware::Hypervisor => args.all(["--protected-vm"]),
+        Firmware::None => args.all(["--protected-vm-without-firmware"]),
+        Firmware::File(file) => args.pair("--protected-vm-with-firmware", file.clone()),
+    }
+    let mib = SWIOTLB_MIB_PER_DEVICE.saturating_mul(COMMON_DEVICES + request.disks.len());
+    args.pair("--swiotlb", mib.to_string());
+    args.all(["--unmap-guest-memory-on-fork"]);
+    u64::try_from(mib).unwrap_or(u64::MAX)
+}
+
+fn serial(args: &mut Arguments, request: &Request) {
+    let output = |fd: Option<RawFd>| match fd {
+        Some(fd) => format!("type=file,path={}", path(fd)),
+        None => "type=sink".into(),
+    };
+    let input = |wanted: bool| match request.console_in {
+        Some(fd) if wanted => format!(",input={}", path(fd)),
+        _ => String::new(),
+    };
+    let console = output(request.console_out);
+    let (failure, log) = (output(Some(request.failure)), output(request.log));
+    let is_serial = request.console_in_is_serial;
+    args.one(format!("--serial={console}{},hardware=serial,num=1", input(is_serial)));
+    args.one(format!("--serial={failure},hardware=serial,num=2"));
+    args.one(format!("--serial={console}{},hardware=virtio-console,num=1", input(!is_serial)));
+    args.one("--serial=type=sink,hardware=virtio-console,num=2".into());
+    args.one(format!("--serial={log},hardware=virtio-console,num=3"));
+}
+
+fn boot(args: &mut Arguments, request: &Request) {
+    match request.boot {
+        Boot::Bios(bios) => args.pair("--bios", path(bios)),
+        Boot::Kernel { initrd, .. } => {
+            if let Some(initrd) = initrd {
+                args.pair("--initrd", path(initrd));
+            }
+        }
+    }
+    if let Some(params) = &request.params {
+        args.pair("--params", params.clone());
+    }
+    if let Boot::Kernel { kernel, .. } = request.boot {
+        args.one(path(kernel));
+    }
+}
+
+#[derive(Default)]
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn one(&mut self, argument: String) {
+        self.0.push(argument);
+    }
+
+    fn all<const N: usize>(&mut self, arguments: [&str; N]) {
+        self.0.extend(arguments.map(str::to_owned));
+    }
+
+    fn pair(&mut self, option: &str, value: String) {
+        self.0.extend([option.to_owned(), value]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gzvm_vmm::config as vmm;
+
+    fn request() -> Request {
+        Request {
+            name: "VmRun".into(),
+            cid: 2048,
+            protected: None,
+            memory_mib: 256,
+            cpus: Cpus::Count(1),
+            boot: Boot::Kernel { kernel: 10, initrd: Some(11) },
+            params: Some("console=ttyS0 quiet".into()),
+            disks: Vec::new(),
+            console_out: Some(12),
+            console_in: Some(13),
+            console_in_is_serial: false,
+            log: None,
+            failure: 14,
+            dump_device_tree: None,
+            hugepages: false,
+            boost_uclamp: false,
+        }
+    }
+
+    /// What the VMM makes of it.
+    fn parsed(request: &Request) -> vmm::Config {
+        let args = [vec!["gzvm_vmm".into()], build(request)].concat();
+        gzvm_vmm::cli::parse(args).unwrap_or_else(|e| panic!("{}", e.message)).config
+    }
+
+    #[test]
+    fn raw_vm() {
+        let expected = "--extended-status --log-level info,disk=warn run --name crosvm_VmRun \
+            --disable-sandbox --cid 2048 --no-balloon --no-usb --pci \
+            mem=[start=0x2c000000,size=0x2000000],cam=[start=0x2e000000,size=0x1000000] \
+            --mem 256 --cpus 1,sve=[auto=true] \
+            --serial=type=file,path=/proc/self/fd/12,hardware=serial,num=1 \
+            --serial=type=file,path=/proc/self/fd/14,hardware=serial,num=2 \
+            --serial=type=file,path=/proc/self/fd/12,input=/proc/self/fd/13,\
+            hardware=virtio-console,num=1 \
+            --serial=type=sink,hardware=virtio-console,num=2 \
+            --serial=type=sink,hardware=virtio-console,num=3 \
+            --initrd /proc/self/fd/11 --params console=ttyS0 quiet /proc/self/fd/10 --no-pmu";
+        assert_eq!(build(&request()).join(" "), expected.replace(",            ", ","));
+    }
+
+    #[test]
+    fn the_vmm_understands_it() {
+        let config = parsed(&Request {
+            protected: Some(Firmware::None),
+            cpus: Cpus::Count(4),
+            hugepages: true,
+            boost_uclamp: true,
+            console_in_is_serial: true,
+            dump_device_tree: Some(15),
+            ..request()
+        });
+        assert_eq!(config.protection, vmm::Protection::WithoutFirmware);
+        assert_eq!((config.memory, config.swiotlb), (264 << 20, Some(8 << 20)));
+        assert_eq!(config.vcpus, vmm::Vcpus::Count(4));
+        assert_eq!(config.params, ["console=ttyS0 quiet"]);
+        let input = vmm::SerialInput::File("/proc/self/fd/13".into());
+        assert_eq!(config.serial[0].input, Some(input));
+        assert_eq!(config.dump_device_tree, Some("/proc/self/fd/15".into()));
+        assert!(config.hugepages && config.dont_fork);
+    }
+
+    #[test]
+    fn firmware_and_topology() {
+        let config = parsed(&Request {
+            protected: Some(Firmware::Hypervisor),
+            cpus: Cpus::MatchHost,
+            boot: Boot::Bios(10),
+            ..request()
+        });
+        assert_eq!(config.protection, vmm::Protection::HypervisorFirmware);
+        assert_eq!(config.vcpus, vmm::Vcpus::MatchHost);
+        assert_eq!(config.payload, vmm::Payload::Bios("/proc/self/fd/10".into()));
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The VMM's process: found, started with the files it needs, and waited for.
+
+use crate::argv::{self, Request};
+use crate::death::DeathReason;
+use anyhow::{Context, Result};
+use command_fds::CommandFdExt;
+use std::env;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+
+/// Names another VMM.
+const PROGRAM_VARIABLE: &str = "GZVM_VMM";
+const PROGRAM: &str = "gzvm_vmm";
+/// What the VMM's last word starts with.
+const ERROR_PREFIX: &str = "gzvm_vmm: error: ";
+/// How much a guest may say about its failure.
+const FAILURE_LIMIT: u64 = 50_000;
+/// How much of a line of the VMM is kept.
+const LINE_LIMIT: u64 = 4096;
+
+/// A VMM that was started.
+#[derive(Debug)]
+pub struct Launched {
+    child: Child,
+    failure: JoinHandle<String>,
+    messages: JoinHandle<Option<String>>,
+}
+
+/// How a VM ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why.
+    pub reason: DeathReason,
+    /// The VMM's last error.
+    pub error: Option<String>,
+}
+
+/// Starts the VMM. `files` are what `request` names; `failure` is the other end of its failure
+/// port, and as long as this process holds it, the VM may live.
+pub fn launch(request: &Request, files: Vec<OwnedFd>, failure: OwnedFd) -> Result<Launched> {
+    let program = program();
+    let mut command = Command::new(&program);
+    command.args(argv::build(request)).stdin(Stdio::null()).stderr(Stdio::piped());
+    command.preserved_fds(files);
+    let mut child =
+        command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+    // The command holds this process's copies of `files`; the guest's end of the failure port must
+    // not stay open here.
+    drop(command);
+    let stderr = child.stderr.take();
+    let messages = thread::spawn(move || stderr.and_then(|stderr| forward(stderr)));
+    let failure = thread::spawn(move || read_failure(failure.into()));
+    Ok(Launched { child, failure, messages })
+}
+
+impl Launched {
+    /// Waits for the end.
+    pub fn wait(mut self) -> Result<Outcome> {
+        let status = self.child.wait().context("cannot wait for the VMM")?;
+        let failure = self.failure.join().unwrap_or_default();
+        let error = self.messages.join().unwrap_or_default();
+        Ok(Outcome { reason: DeathReason::new(status, &failure), error })
+    }
+}
+
+/// The VMM: what the environment names, else the one beside this program, else the one in PATH.
+fn program() -> PathBuf {
+    if let Some(given) = env::var_os(PROGRAM_VARIABLE) {
+        return given.into();
+    }
+    let beside = env::current_exe().ok().map(|exe| exe.with_file_name(PROGRAM));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| PROGRAM.into())
+}
+
+/// Passes the VMM's messages on, and keeps its last error.
+fn forward(messages: impl Read) -> Option<String> {
+    let mut reader = BufReader::new(messages);
+    let mut last = None;
+    loop {
+        let mut line = Vec::new();
+        match reader.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return last,
+            Ok(_) => {}
+        }
+        let line = String::from_utf8_lossy(&line);
+        match line.trim_end().strip_prefix(ERROR_PREFIX) {
+            Some(error) => last = Some(error.to_owned()),
+            None => eprintln!("{}", line.trim_end()),
+        }
+    }
+}
+
+fn read_failure(pipe: File) -> String {
+    let mut text = Vec::new();
+    // What could be read counts.
+    let _ = (&pipe).take(FAILURE_LIMIT).read_to_end(&mut text);
+    // The guest may go on; it must not block.
+    let _ = std::io::copy(&mut &pipe, &mut std::io::sink());
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_is_kept() {
+        let text = "one\ngzvm_vmm: error: first\ngzvm_vmm: error: second\n\n";
+        assert_eq!(forward(text.as_bytes()).as_deref(), Some("second"));
+        assert_eq!(forward(&b"no newline"[..]), None);
+        assert_eq!(forward(&[0xff, b'\n'][..]), None);
+    }
+}

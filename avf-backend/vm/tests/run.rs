@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `vm run` as a process, with scripts in the VMM's place.
+
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+struct World {
+    dir: TempDir,
+}
+
+impl World {
+    /// A VMM that runs `script`; its arguments are in `$dir/args`, the number of its failure port
+    /// in `$failure`.
+    fn new(script: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let vmm = dir.path().join("gzvm_vmm");
+        let common = r#"for a in "$@"; do case $a in *num=2) case $a in *=serial,*)
+            failure=${a#*path=}; failure=${failure%%,*};; esac;; esac; done"#;
+        let path = dir.path().display();
+        fs::write(&vmm, format!("#!/bin/sh\necho \"$@\" > {path}/args\n{common}\n{script}\n"))
+            .unwrap();
+        fs::set_permissions(&vmm, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(dir.path().join("Image"), "kernel").unwrap();
+        fs::write(dir.path().join("props"), "hypervisor.pvmfw.path=none\n").unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn config(&self, text: &str) -> PathBuf {
+        let path = self.path("vm.json");
+        fs::write(&path, text.replace("DIR", &self.dir.path().display().to_string())).unwrap();
+        path
+    }
+
+    fn plain(&self) -> PathBuf {
+        self.config(r#"{"kernel": "DIR/Image", "platform_version": "~1.0"}"#)
+    }
+
+    fn vm(&self, config: &Path, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_vm"))
+            .arg("run")
+            .arg(config)
+            .args(args)
+            .env("GZVM_VMM", self.path("gzvm_vmm"))
+            .env("GZVM_PROPS", self.path("props"))
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_vm_that_powers_off() {
+    let world = World::new("for a; do case $a in */fd/*) k=$a;; esac; done; exit 0");
+    let config = world.plain();
+    let output = world.vm(&config, &[]);
+    let text = out(&output);
+    let mut lines = text.lines();
+    let created = lines.next().unwrap();
+    assert!(created.starts_with(&format!("Created VM from {config:?} with CID ")), "{created}");
+    assert!(created.ends_with(", state is STARTING."), "{created}");
+    assert_eq!(lines.next(), Some("VM ended: Shutdown"));
+    assert!(output.status.success() && err(&output).is_empty(), "{}", err(&output));
+}
+
+#[test]
+fn the_vmm_can_read_what_it_is_given() {
+    let world =
+        World::new(r#"while [ $# -gt 1 ]; do [ "$2" = --no-pmu ] && cat "$1"; shift; done"#);
+    assert!(out(&world.vm(&world.plain(), &[])).contains("kernel"));
+}
+
+#[test]
+fn console_goes_to_a_file() {
+    let world = World::new(
+        r#"for a; do case $a in *=serial,num=1) p=${a#*path=}; p=${p%%,*}; echo hi > "$p";; esac; done"#,
+    );
+    let console = world.path("console");
+    world.vm(&world.plain(), &["--console", console.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(console).unwrap(), "hi\n");
+}
+
+#[test]
+fn a_failed_start_is_an_error_with_the_vmms_words() {
+    let world = World::new("echo noise >&2; echo 'gzvm_vmm: error: no such thing' >&2; exit 1");
+    let output = world.vm(&world.plain(), &[]);
+    assert!(out(&output).ends_with("VM ended: StartFailed\n"));
+    assert_eq!(err(&output), "noise\nError: no such thing\n");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn other_ends_are_no_error() {
+    for (script, name) in [("exit 32", "Reboot"), ("exit 33", "Crash"), ("kill -9 $$", "Killed")] {
+        let world = World::new(&format!("echo 'gzvm_vmm: error: why' >&2; {script}"));
+        let output = world.vm(&world.plain(), &[]);
+        assert!(out(&output).ends_with(&format!("VM ended: {name}\n")), "{}", out(&output));
+        assert_eq!(err(&output), "VMM: why\n");
+        assert!(output.status.success());
+    }
+}
+
+#[test]
+fn the_guests_own_words_decide() {
+    let world = World::new("printf 'HANGUP|too slow' > $failure; exit 32");
+    assert!(out(&world.vm(&world.plain(), &[])).ends_with("VM ended: Hangup\n"));
+}
+
+#[test]
+fn protection_by_flag_and_by_key() {
+    let world = World::new("exit 0");
+    let args = || fs::read_to_string(world.path("args")).unwrap();
+    world.vm(&world.plain(), &[]);
+    assert!(!args().contains("--protected"));
+    world.vm(&world.plain(), &["--protected", "--mem", "100"]);
+    assert!(args().contains("--protected-vm-without-firmware --swiotlb 8"), "{}", args());
+    assert!(args().contains("--mem 108"));
+    let key = r#"{"kernel": "DIR/Image", "platform_version": "1", "protected": true}"#;
+    fs::write(world.path("props"), "").unwrap();
+    world.vm(&world.config(key), &[]);
+    assert!(args().contains("--protected-vm --swiotlb"), "{}", args());
+}
+
+#[test]
+fn bad_input_is_one_line_that_names_it() {
+    let world = World::new("exit 0");
+    for (text, words) in [
+        (r#"{"kernel": "DIR/Image"}"#, &["vm.json", "platform_version"][..]),
+        (r#"{"kernel": "DIR/nope", "platform_version": "~1.0"}"#, &["\"kernel\"", "nope"]),
+        (
+            r#"{"kernel": "DIR/Image", "initrd": "DIR/ramdisk", "platform_version": "~1.0"}"#,
+            &["\"initrd\"", "ramdisk"],
+        ),
+        ("{", &["vm.json", "EOF"]),
+    ] {
+        let output = world.vm(&world.config(text), &[]);
+        let error = err(&output);
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        assert_eq!((output.status.code(), out(&output).as_str()), (Some(1), ""));
+    }
+    let output = world.vm(Path::new("/nonexistent.json"), &[]);
+    assert!(err(&output).contains("/nonexistent.json"));
+    assert_eq!(world.vm(&world.plain(), &["--frobnicate"]).status.code(), Some(2));
+    assert_eq!(world.vm(&world.plain(), &["--gdb", "1"]).status.code(), Some(1));
+}
+
+#[test]
+fn unknown_keys_are_named_and_ignored() {
+    let world = World::new("exit 0");
+    let text = r#"{"kernel": "DIR/Image", "platform_version": "~1.0", "colour": "red"}"#;
+    let output = world.vm(&world.config(text), &[]);
+    assert!(err(&output).contains("\"colour\""), "{}", err(&output));
+    assert!(output.status.success());
+}
+
+#[test]
+fn a_missing_vmm_is_named() {
+    let world = World::new("");
+    fs::remove_file(world.path("gzvm_vmm")).unwrap();
+    let output = world.vm(&world.plain(), &[]);
+    assert!(err(&output).contains("gzvm_vmm"), "{}", err(&output));
+    assert_eq!(output.status.code(), Some(1));
+}
