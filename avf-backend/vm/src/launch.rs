@@ -53,7 +53,7 @@ pub fn launch(request: &Request, files: Vec<OwnedFd>, failure: OwnedFd) -> Resul
     // not stay open here.
     drop(command);
     let stderr = child.stderr.take();
-    let messages = thread::spawn(move || stderr.and_then(|stderr| forward(stderr)));
+    let messages = thread::spawn(move || stderr.and_then(forward));
     let failure = thread::spawn(move || read_failure(failure.into()));
     Ok(Launched { child, failure, messages })
 }
