@@ -84,30 +84,17 @@ pub fn exit_status() -> u8 {
     }
 }
 
-/// A running process group, ended at the latest when this value goes.
-pub struct Group(Pid);
-
-impl Group {
-    /// Takes charge of the group whose leader is the child `pid`.
-    pub fn new(pid: Pid) -> Self {
-        groups().push(pid);
-        // A signal that came between the start of the child and this line missed it.
-        if INTERRUPTED.load(Ordering::SeqCst) {
-            let _ = kill_process_group(pid, Signal::TERM);
-        }
-        Self(pid)
-    }
-
-    /// Sends a signal to the whole group.
-    pub fn signal(&self, signal: Signal) {
-        let _ = kill_process_group(self.0, signal);
+/// Puts the group whose leader is the running child `pid` under this module's care.
+pub fn register(pid: Pid) {
+    groups().push(pid);
+    // A signal that came between the start of the child and this line missed it.
+    if INTERRUPTED.load(Ordering::SeqCst) {
+        let _ = kill_process_group(pid, Signal::TERM);
     }
 }
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        // What the leader left behind, such as a compiler whose make was killed.
-        self.signal(Signal::KILL);
-        groups().retain(|group| *group != self.0);
-    }
+/// Forgets a group. To be called before its leader is reaped: from then on the number may belong
+/// to somebody else.
+pub fn unregister(pid: Pid) {
+    groups().retain(|group| *group != pid);
 }

@@ -6,20 +6,21 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{bail, Context, Result};
-use rustix::process::Pid;
+use rustix::process::{kill_process_group, waitid, Pid, Signal, WaitId, WaitIdOptions};
 
-use crate::interrupt::{self, Group};
+use crate::interrupt;
 
 /// Lines of output that an error message quotes.
 const QUOTED: usize = 30;
 
-/// A child process in a group of its own.
+/// A child process that leads a group of its own. The whole group ends with it, or with this value.
 pub struct Job {
     child: Child,
-    group: Group,
+    pid: Pid,
+    reaped: bool,
 }
 
 impl Job {
@@ -31,19 +32,39 @@ impl Job {
     pub fn spawn(command: &mut Command) -> Result<Self> {
         interrupt::check()?;
         let child = command.process_group(0).spawn().with_context(|| cannot_start(command))?;
-        let raw = i32::try_from(child.id()).context("process id out of range")?;
-        let pid = Pid::from_raw(raw).context("process id 0")?;
-        Ok(Self { child, group: Group::new(pid) })
+        let pid = Pid::from_child(&child);
+        interrupt::register(pid);
+        Ok(Self { child, pid, reaped: false })
     }
 
-    /// The child itself, for its pipes and its status.
-    pub fn child(&mut self) -> &mut Child {
-        &mut self.child
+    /// Ends the group, at once.
+    pub fn kill(&self) {
+        // It may have ended by itself meanwhile.
+        let _ = kill_process_group(self.pid, Signal::KILL);
     }
 
-    /// The group that the child leads.
-    pub fn group(&self) -> &Group {
-        &self.group
+    /// Waits for the leader, and ends what it left behind.
+    ///
+    /// # Errors
+    ///
+    /// When the child cannot be waited for.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        // Not reaped yet, so the group's number is still ours.
+        waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
+        self.kill();
+        interrupt::unregister(self.pid);
+        self.reaped = true;
+        Ok(self.child.wait()?)
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+            // Nothing can be done about a child that cannot be waited for.
+            let _ = self.wait();
+        }
     }
 }
 
@@ -80,7 +101,7 @@ pub fn logged(command: &mut Command, log: &Path, mut on_line: impl FnMut(&str)) 
         }
         last.push_back(line);
     }
-    let status = job.child().wait()?;
+    let status = job.wait()?;
     interrupt::check()?;
     if !status.success() {
         let quoted: Vec<_> = last.into_iter().map(|line| format!("  | {line}\n")).collect();
@@ -162,6 +183,45 @@ mod tests {
         assert!(error.contains("the cause") && error.contains("exit status: 3"), "{error}");
         assert!(!error.contains("| 70\n") && error.contains("| 72\n"), "{error}");
         assert!(error.contains("x.log"), "{error}");
+    }
+
+    fn alive(pid: &str) -> bool {
+        // A zombie that nobody reaps yet is dead, too.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    }
+
+    /// A shell with a child in the background, whose process id it prints.
+    fn with_grandchild(script: &str) -> (Job, String) {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdout(writer);
+        let job = Job::spawn(&mut command).unwrap();
+        drop(command);
+        let pid = lines(reader).next().unwrap().unwrap();
+        (job, pid)
+    }
+
+    fn ends(pid: &str) -> bool {
+        (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            !alive(pid)
+        })
+    }
+
+    #[test]
+    fn a_dropped_job_takes_its_group_along() {
+        let (job, pid) = with_grandchild("sleep 1000 & echo $!; wait");
+        assert!(alive(&pid));
+        drop(job);
+        assert!(ends(&pid));
+    }
+
+    #[test]
+    fn nothing_outlives_the_leader() {
+        let (mut job, pid) = with_grandchild("sleep 1000 & echo $!; exit 7");
+        assert_eq!(job.wait().unwrap().code(), Some(7));
+        assert!(ends(&pid));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
-use rustix::process::Signal;
 
 use crate::console::{self, Defect};
 use crate::interrupt;
@@ -116,13 +115,12 @@ impl Machine {
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
                     watch.out_of_time();
-                    job.group().signal(Signal::KILL);
+                    job.kill();
                     break;
                 }
             }
         }
-        let status = job.child().wait()?;
-        drop(job);
+        let status = job.wait()?;
         // Ends because the pipe has no writer any more.
         let _ = reading.join();
         interrupt::check()?;
