@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the Rust side cannot call itself: inline functions and macros of kernel headers.
+ */
+#include <linux/capability.h>
+#include <linux/clocksource_ids.h>
+#include <linux/eventfd.h>
+#include <linux/io.h>
+#include <linux/mm.h>
+#include <linux/poll.h>
+#include <linux/ratelimit.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/vtime.h>
+#include <asm/arch_timer.h>
+#include <asm/virt.h>
+
+#include "kx_helpers.h"
+
+bool gzvm_kx_at_el2(void)
+{
+	return is_kernel_in_hyp_mode();
+}
+
+u32 gzvm_kx_counter_hz(void)
+{
+	return arch_timer_get_cntfrq();
+}
+
+bool gzvm_kx_is_arch_counter(int clocksource_id)
+{
+	return clocksource_id == CSID_ARM_ARCH_COUNTER;
+}
+
+phys_addr_t gzvm_kx_virt_to_phys(void *address)
+{
+	return virt_to_phys(address);
+}
+
+unsigned long gzvm_kx_page_to_pfn(struct page *page)
+{
+	return page_to_pfn(page);
+}
+
+/* As RDMA does: no mmap lock, and over the limit only with CAP_IPC_LOCK. */
+int gzvm_kx_charge_pinned(struct mm_struct *mm, unsigned long pages)
+{
+	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+
+	if (atomic64_add_return(pages, &mm->pinned_vm) <= limit || capable(CAP_IPC_LOCK))
+		return 0;
+	atomic64_sub(pages, &mm->pinned_vm);
+	return -ENOMEM;
+}
+
+void gzvm_kx_uncharge_pinned(struct mm_struct *mm, unsigned long pages)
+{
+	atomic64_sub(pages, &mm->pinned_vm);
+}
+
+void gzvm_kx_cond_resched(void)
+{
+	cond_resched();
+}
+
+bool gzvm_kx_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
+}
+
+void gzvm_kx_guest_enter(void)
+{
+	vtime_account_guest_enter();
+}
+
+void gzvm_kx_guest_exit(void)
+{
+	vtime_account_guest_exit();
+}
+
+bool gzvm_kx_may_log(void)
+{
+	static DEFINE_RATELIMIT_STATE(state, 5 * HZ, 20);
+
+	return __ratelimit(&state);
+}
+
+__poll_t gzvm_kx_vfs_poll(struct file *file, struct poll_table_struct *table)
+{
+	return vfs_poll(file, table);
+}
+
+void gzvm_kx_eventfd_drain(struct eventfd_ctx *ctx, struct wait_queue_head *head)
+{
+	__u64 count;
+
+	spin_lock_irq(&head->lock);
+	eventfd_ctx_do_read(ctx, &count);
+	spin_unlock_irq(&head->lock);
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Eventfds that inject interrupts.
+//!
+//! An injection is a pulse. With a resample eventfd the line is level-triggered for the VMM: the
+//! hypervisor does not report ends of interrupts, so the resample eventfd is signalled at the next
+//! exit after an injection, when the guest has had its chance, and the VMM signals again if its
+//! device still wants attention.
+
+use crate::{
+    abi::uapi,
+    kx::{
+        eventfd::EventFd,
+        eventfd_listener::{
+            Listen,
+            Listener, //
+        }, //
+    },
+    machine::Machine,
+    model::{
+        irq::{
+            self,
+            Line, //
+        },
+        irqfd::{
+            self,
+            Request, //
+        }, //
+    }, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full, //
+        },
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// What an eventfd does when it is signalled.
+struct Injector {
+    machine: Arc<Machine>,
+    spi: u16,
+    resample: Option<Resample>,
+}
+
+struct Resample {
+    eventfd: EventFd,
+    /// Was there an injection since the eventfd was signalled last?
+    due: Atomic<bool>,
+}
+
+impl Injector {
+    /// Has the resample eventfd looked at when a vCPU exits next, and makes sure that one does.
+    fn want_resample(&self, resample: &Resample) {
+        resample.due.store(true, kernel::sync::atomic::Release);
+        self.machine.want_resample();
+    }
+}
+
+impl Listen for Injector {
+    fn signalled(&self) {
+        // Noted before the injection's wake-up, so that the exit after it finds the note.
+        if let Some(resample) = &self.resample {
+            self.want_resample(resample);
+        }
+        // A refusal has nobody to go to, and is logged.
+        let _ = self.machine.inject(self.spi, true);
+    }
+}
+
+/// A VM's irqfds.
+#[pin_data]
+pub(crate) struct Irqfds {
+    #[pin]
+    list: Mutex<KVec<Pin<KBox<Listener<Injector>>>>>,
+}
+
+impl Irqfds {
+    /// None.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self { list <- new_mutex!(KVec::new(), "gzvm_irqfds") })
+    }
+
+    /// IRQFD.
+    pub(crate) fn set(&self, machine: &Arc<Machine>, argument: &uapi::Irqfd) -> Result {
+        let request = irqfd::parse(argument)?;
+        let fd = i32::try_from(argument.fd).map_err(|_| EBADF)?;
+        let Line::Spi(spi) = irq::spi(argument.gsi, machine.gzvm().limits.spis)? else {
+            return Err(EINVAL);
+        };
+        match request {
+            Request::Assign { resample } => self.assign(machine, fd, spi, resample),
+            Request::Deassign => self.deassign(fd, spi),
+        }
+    }
+
+    fn assign(&self, machine: &Arc<Machine>, fd: i32, spi: u16, resample: Option<u32>) -> Result {
+        let eventfd = EventFd::from_fd(fd)?;
+        let resample = match resample {
+            Some(fd) => {
+                let eventfd = EventFd::from_fd(i32::try_from(fd).map_err(|_| EBADF)?)?;
+                Some(Resample { eventfd, due: Atomic::new(false) })
+            }
+            None => None,
+        };
+        let mut list = self.list.lock();
+        // Eventfds that were closed without being disconnected.
+        list.retain(|listener| !listener.is_closed());
+        if list.iter().any(|listener| listener.eventfd().same(&eventfd)) {
+            return Err(EBUSY);
+        }
+        list.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        let injector = Injector { machine: machine.clone(), spi, resample };
+        list.push(Listener::new(fd, injector)?, GFP_KERNEL_ACCOUNT)?;
+        Ok(())
+    }
+
+    /// Like the C driver, says nothing if nothing matches.
+    fn deassign(&self, fd: i32, spi: u16) -> Result {
+        let eventfd = EventFd::from_fd(fd)?;
+        let matches = |listener: &Pin<KBox<Listener<Injector>>>| {
+            listener.eventfd().same(&eventfd) && listener.listen().spi == spi
+        };
+        self.list.lock().retain(|listener| !listener.is_closed() && !matches(listener));
+        Ok(())
+    }
+
+    /// Signals the resample eventfds whose interrupt was injected. To be called after an exit.
+    pub(crate) fn resample(&self) {
+        for listener in self.list.lock().iter() {
+            if let Some(resample) = &listener.listen().resample {
+                if resample.due.xchg(false, Full) {
+                    resample.eventfd.signal();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Physically contiguous, zeroed pages that a hypervisor reads and writes too.
+//!
+//! C header: `include/linux/gfp.h`.
+
+use super::ffi;
+use core::ptr::NonNull;
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
+};
+use zerocopy::{
+    FromBytes,
+    Immutable,
+    IntoBytes, //
+};
+
+/// `SIZE` bytes of physically contiguous memory, aligned to a page, charged to the current memory
+/// cgroup.
+///
+/// Others may write it at any time, so there are never references into it: data is copied in and
+/// out.
+///
+/// # Invariants
+///
+/// `start` is the address of `SIZE` bytes that `alloc_pages_exact` returned and that this value
+/// owns.
+pub(crate) struct ExactPages<const SIZE: usize> {
+    start: NonNull<u8>,
+    leaked: Atomic<bool>,
+}
+
+// SAFETY: The memory belongs to no thread.
+unsafe impl<const SIZE: usize> Send for ExactPages<SIZE> {}
+// SAFETY: Shared access only copies bytes, and all types copied are valid for any bytes.
+unsafe impl<const SIZE: usize> Sync for ExactPages<SIZE> {}
+
+impl<const SIZE: usize> ExactPages<SIZE> {
+    /// Allocates zeroed pages.
+    pub(crate) fn new() -> Result<Self> {
+        let flags = bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_ZERO;
+        // SAFETY: The function has no requirements; sleeping is allowed wherever a `Result` of an
+        // ioctl or probe is computed.
+        let start = unsafe { bindings::alloc_pages_exact_noprof(SIZE, flags) };
+        // INVARIANT: just allocated with this size.
+        NonNull::new(start.cast())
+            .map(|start| Self { start, leaked: Atomic::new(false) })
+            .ok_or(ENOMEM)
+    }
+
+    /// Host physical address of the first byte.
+    pub(crate) fn phys(&self) -> u64 {
+        // SAFETY: By the type invariant the address is in the linear map.
+        unsafe { ffi::gzvm_kx_virt_to_phys(self.start.as_ptr().cast()) }
+    }
+
+    /// Copies a value out, from a place that is checked at compile time.
+    pub(crate) fn read<T: FromBytes, const OFFSET: usize>(&self) -> T {
+        const { assert!(OFFSET + size_of::<T>() <= SIZE) };
+        let mut value = core::mem::MaybeUninit::<T>::uninit();
+        // SAFETY: By the type invariant and the assertion the source lies in our pages; the
+        // destination is a local variable of that size. `T: FromBytes` is valid for any bytes.
+        unsafe {
+            let source = self.start.as_ptr().add(OFFSET);
+            core::ptr::copy_nonoverlapping(source, value.as_mut_ptr().cast(), size_of::<T>());
+            value.assume_init()
+        }
+    }
+
+    /// Copies a value in, to a place that is checked at compile time.
+    pub(crate) fn write<T: IntoBytes + Immutable, const OFFSET: usize>(&self, value: &T) {
+        const { assert!(OFFSET + size_of::<T>() <= SIZE) };
+        // SAFETY: By the type invariant and the assertion the destination lies in our pages; the
+        // source is `value` itself, which `T: IntoBytes` lets us read as bytes.
+        unsafe {
+            let source = core::ptr::from_ref(value).cast::<u8>();
+            let destination = self.start.as_ptr().add(OFFSET);
+            core::ptr::copy_nonoverlapping(source, destination, size_of::<T>());
+        }
+    }
+
+    /// Copies bytes in; -EINVAL if they do not fit behind `offset`.
+    pub(crate) fn write_bytes(&self, offset: usize, bytes: &[u8]) -> Result {
+        if offset.checked_add(bytes.len()).is_none_or(|end| end > SIZE) {
+            return Err(EINVAL);
+        }
+        // SAFETY: By the type invariant and the check the destination lies in our pages, which
+        // no slice can overlap.
+        unsafe {
+            let destination = self.start.as_ptr().add(offset);
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), destination, bytes.len());
+        }
+        Ok(())
+    }
+
+    /// The pages are never freed: for memory that the hypervisor would not give back.
+    pub(crate) fn leak(&self) {
+        self.leaked.store(true, Relaxed);
+    }
+}
+
+impl<const SIZE: usize> Drop for ExactPages<SIZE> {
+    fn drop(&mut self) {
+        if *self.leaked.get_mut() {
+            return;
+        }
+        // SAFETY: By the type invariant the pages came from `alloc_pages_exact` with this size and
+        // are ours; nobody uses them after the drop. They are wiped first, since the hypervisor
+        // may have left guest state in them.
+        unsafe {
+            core::ptr::write_bytes(self.start.as_ptr(), 0, SIZE);
+            bindings::free_pages_exact(self.start.as_ptr().cast(), SIZE);
+        }
+    }
+}

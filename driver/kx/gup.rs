@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! User pages pinned for long, charged to their process's locked-memory limit.
+//!
+//! C header: `include/linux/mm.h`; `Documentation/core-api/pin_user_pages.rst`.
+
+use super::ffi;
+use kernel::{
+    bindings,
+    error::to_result,
+    mm::Mm,
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+/// The process whose memory is pinned. Keeps the address space's structure, not its memory.
+pub(crate) struct PinOwner {
+    mm: ARef<Mm>,
+}
+
+impl PinOwner {
+    /// The current process.
+    pub(crate) fn current() -> Result<Self> {
+        let current = kernel::current!();
+        let mm = current.mm().ok_or(ESRCH)?;
+        Ok(Self { mm: ARef::from(&**mm) })
+    }
+
+    /// Is this the current process?
+    pub(crate) fn is_current(&self) -> bool {
+        kernel::current!().mm().is_some_and(|mm| mm.as_raw() == self.mm.as_raw())
+    }
+
+    /// Is every byte of the range mapped in the current process, which must be this one?
+    pub(crate) fn has_mapped(&self, start: usize, end: usize) -> bool {
+        let current = kernel::current!();
+        let Some(mm) = current.mm().filter(|mm| mm.as_raw() == self.mm.as_raw()) else {
+            return false;
+        };
+        let guard = mm.mmap_read_lock();
+        let mut address = start;
+        while address < end {
+            match guard.vma_lookup(address) {
+                Some(vma) => address = vma.end(),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Pins `count` pages from a page-aligned address of this process, which must be the current
+    /// one (-EIO); for writing, in one go. All or nothing: -ENOMEM over the limit, -EFAULT where
+    /// nothing is mapped, -EINTR if the process is being killed.
+    pub(crate) fn pin(&self, address: usize, count: usize) -> Result<PinnedPages> {
+        if !self.is_current() {
+            return Err(EIO);
+        }
+        let mut pinned = PinnedPages {
+            pages: KVec::with_capacity(count, GFP_KERNEL)?,
+            taken: 0,
+            charge: Charge::new(&self.mm, count)?,
+        };
+        while pinned.pages.len() < count {
+            let done = pinned.pages.len();
+            let rest = c_int::try_from(count - done)?;
+            let flags = bindings::FOLL_WRITE | bindings::FOLL_LONGTERM;
+            let start = address + done * kernel::page::PAGE_SIZE;
+            let spare = pinned.pages.spare_capacity_mut();
+            // SAFETY: `spare` has room for `count - done` pointers, because the capacity is at least
+            // `count`. The pages are those of `current->mm`, which was checked to be the owner.
+            let result = unsafe {
+                bindings::pin_user_pages_fast(start, rest, flags, spare.as_mut_ptr().cast())
+            };
+            to_result(result)?;
+            match usize::try_from(result)? {
+                0 => return Err(EFAULT),
+                // SAFETY: The call initialised as many pointers as it returned, at most `rest`.
+                more => unsafe { pinned.pages.inc_len(more) },
+            }
+        }
+        Ok(pinned)
+    }
+}
+
+/// Pages charged to an address space's pinned memory.
+///
+/// # Invariants
+///
+/// `pages` of the mm's `pinned_vm` are this value's.
+struct Charge {
+    mm: ARef<Mm>,
+    pages: usize,
+}
+
+impl Charge {
+    fn new(mm: &ARef<Mm>, pages: usize) -> Result<Self> {
+        // SAFETY: The reference keeps the mm_struct; only an atomic counter of it is used.
+        to_result(unsafe { ffi::gzvm_kx_charge_pinned(mm.as_raw(), pages) })?;
+        Ok(Self { mm: mm.clone(), pages })
+    }
+
+    /// Moves a part of the charge into a value of its own.
+    fn split(&mut self, pages: usize) -> Self {
+        let pages = pages.min(self.pages);
+        self.pages -= pages;
+        Self { mm: self.mm.clone(), pages }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        // SAFETY: The reference keeps the mm_struct; by the type invariant the amount is ours.
+        unsafe { ffi::gzvm_kx_uncharge_pinned(self.mm.as_raw(), self.pages) };
+    }
+}
+
+/// Pages as they were pinned, one pointer each.
+///
+/// # Invariants
+///
+/// The pages from index `taken` on are pinned and owned by this value, and charged by `charge`.
+pub(crate) struct PinnedPages {
+    pages: KVec<*mut bindings::page>,
+    taken: usize,
+    charge: Charge,
+}
+
+impl PinnedPages {
+    /// Frame numbers of the pages that are left.
+    pub(crate) fn pfns(&self) -> impl Iterator<Item = u64> + '_ {
+        // SAFETY: By the type invariant the pages are pinned, so their descriptors are valid.
+        let pfn = |page: &*mut bindings::page| unsafe { ffi::gzvm_kx_page_to_pfn(*page) as u64 };
+        self.pages.get(self.taken..).unwrap_or(&[]).iter().map(pfn)
+    }
+
+    /// Runs of consecutive frames among the first `max` pages that are left: first frame and length.
+    pub(crate) fn runs(&self, max: usize) -> impl Iterator<Item = (u64, usize)> + '_ {
+        let mut pfns = self.pfns().take(max).peekable();
+        core::iter::from_fn(move || {
+            let first = pfns.next()?;
+            let mut length = 1;
+            while pfns.next_if_eq(&(first + length)).is_some() {
+                length += 1;
+            }
+            Some((first, length as usize))
+        })
+    }
+
+    /// Number of runs of consecutive frames among the first `max` pages that are left.
+    pub(crate) fn runs_within(&self, max: usize) -> usize {
+        self.runs(max).count()
+    }
+
+    /// Takes the run of consecutive frames at the front off, at most `max`.
+    pub(crate) fn take_run(&mut self, max: usize) -> Option<PinnedRange> {
+        let (_, count) = self.runs(max).next()?;
+        let first = *self.pages.get(self.taken)?;
+        // INVARIANT: The pages taken belong to the range alone from now on.
+        self.taken += count;
+        Some(PinnedRange { first, charge: self.charge.split(count) })
+    }
+}
+
+impl PinnedPages {
+    /// Leaves the pages pinned for ever: for memory that the hypervisor may have mapped.
+    pub(crate) fn leak(self) {
+        core::mem::forget(self);
+    }
+}
+
+// SAFETY: Pins belong to no thread.
+unsafe impl Send for PinnedPages {}
+
+impl Drop for PinnedPages {
+    fn drop(&mut self) {
+        let rest = self.pages.get_mut(self.taken..).unwrap_or(&mut []);
+        // SAFETY: By the type invariant these pages are pinned and ours.
+        unsafe { bindings::unpin_user_pages(rest.as_mut_ptr(), rest.len()) };
+    }
+}
+
+/// Physically consecutive pinned pages.
+///
+/// # Invariants
+///
+/// `first` and the `charge.pages - 1` pages behind it are pinned and owned by this value.
+pub(crate) struct PinnedRange {
+    first: *mut bindings::page,
+    charge: Charge,
+}
+
+// SAFETY: Pins belong to no thread.
+unsafe impl Send for PinnedRange {}
+// SAFETY: There is no access through a shared reference but to plain values.
+unsafe impl Sync for PinnedRange {}
+
+impl PinnedRange {
+    /// Number of pages.
+    pub(crate) fn count(&self) -> usize {
+        self.charge.pages
+    }
+
+    /// Frame number of the first page.
+    pub(crate) fn pfn(&self) -> u64 {
+        // SAFETY: By the type invariant the page is pinned, so its descriptor is valid.
+        unsafe { ffi::gzvm_kx_page_to_pfn(self.first) as u64 }
+    }
+
+    /// Joins a range that begins where this one ends; otherwise gives it back.
+    pub(crate) fn join(&mut self, mut next: Self) -> Result<(), Self> {
+        let follows = self.pfn() + self.count() as u64 == next.pfn();
+        if !follows || self.charge.mm.as_raw() != next.charge.mm.as_raw() {
+            return Err(next);
+        }
+        // INVARIANT: The pages of `next` follow ours; they and their charge become ours.
+        self.charge.pages += core::mem::take(&mut next.charge.pages);
+        // Nothing is left to unpin, but the reference to the mm must go.
+        drop(next);
+        Ok(())
+    }
+
+    /// Cuts the range after `count` pages: this value keeps those, the rest is returned.
+    pub(crate) fn split_off(&mut self, count: usize) -> Option<Self> {
+        let rest = self.count().checked_sub(count).filter(|rest| *rest > 0)?;
+        // SAFETY: `count` is below the number of pages, and descriptors of consecutive frames in
+        // one pinned range are reachable from each other (the vmemmap is linear).
+        let first = unsafe { self.first.add(count) };
+        // INVARIANT: The pages from `count` on belong to the new value alone.
+        Some(Self { first, charge: self.charge.split(rest) })
+    }
+
+    /// Cuts one page out: what is in front of it, the page, what is behind it.
+    pub(crate) fn cut_out(mut self, index: usize) -> (Option<Self>, Self, Option<Self>) {
+        let (front, mut page) = match self.split_off(index) {
+            Some(rest) if index > 0 => (Some(self), rest),
+            Some(rest) => (None, rest),
+            None => (None, self),
+        };
+        let back = page.split_off(1);
+        (front, page, back)
+    }
+
+    /// Leaves the pages pinned for ever: for memory that the hypervisor would not give back.
+    pub(crate) fn leak(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for PinnedRange {
+    fn drop(&mut self) {
+        if self.charge.pages > 0 {
+            // SAFETY: By the type invariant these consecutive pages are pinned and ours. The guest
+            // may have written them, so they are dirty.
+            unsafe {
+                bindings::unpin_user_page_range_dirty_lock(self.first, self.charge.pages, true)
+            };
+        }
+    }
+}

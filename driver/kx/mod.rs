@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Kernel extensions: safe abstractions over what the `kernel` crate lacks. The only part of the
+//! driver with `unsafe`; each file fills one gap and could be sent upstream alone.
+
+pub(crate) mod anon_inode;
+pub(crate) mod arch;
+pub(crate) mod clock;
+pub(crate) mod eventfd;
+pub(crate) mod eventfd_listener;
+pub(crate) mod exact_pages;
+mod ffi;
+pub(crate) mod gup;
+pub(crate) mod misc;
+pub(crate) mod ratelimit;
+pub(crate) mod sched;
+pub(crate) mod smccc;
+pub(crate) mod sysfs;
+pub(crate) mod trace;

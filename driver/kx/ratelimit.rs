@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Messages that a user or a guest can cause, at most 20 in five seconds.
+
+use super::ffi;
+
+/// May another message be printed now?
+pub(crate) fn may_log() -> bool {
+    ffi::gzvm_kx_may_log()
+}
+
+/// `pr_warn!`, rate-limited.
+macro_rules! warn_limited {
+    ($($arg:tt)*) => {
+        if $crate::kx::ratelimit::may_log() {
+            kernel::pr_warn!($($arg)*);
+        }
+    };
+}
+pub(crate) use warn_limited;

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A VM as the hypervisor and its interrupt sources see it. What user space holds is in `vm`.
+
+use crate::{
+    abi::ext,
+    device::Gzvm,
+    hyp,
+    kx::{
+        gup::PinOwner,
+        sched, //
+    },
+    memory::Memory,
+    model::{
+        destroy::{
+            Destruction,
+            Step, //
+        },
+        ids::{
+            VcpuId,
+            VmId, //
+        }, //
+    },
+    stats::Stats,
+    wake::Waker, //
+};
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+/// A VM in the hypervisor; destroyed by the drop at the latest.
+pub(crate) struct HypVm {
+    id: VmId,
+    gzvm: Arc<Gzvm>,
+    destroyed: Atomic<bool>,
+}
+
+impl HypVm {
+    /// Creates a VM. An id that the ABI cannot carry is an error, and that VM cannot be destroyed.
+    fn new(gzvm: &Arc<Gzvm>, vm_type: u64) -> Result<Self> {
+        let id = VmId::from_answer(hyp::create_vm(vm_type)?)?;
+        Ok(Self { id, gzvm: gzvm.clone(), destroyed: Atomic::new(false) })
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> VmId {
+        self.id
+    }
+
+    /// The hypervisor.
+    pub(crate) fn gzvm(&self) -> &Gzvm {
+        &self.gzvm
+    }
+
+    /// Destroys the VM, to which so many pages were mapped, in slices. `false` if the hypervisor did
+    /// not do it: then memory that it was given must never be used again.
+    pub(crate) fn destroy(&self, pages: u64) -> bool {
+        if self.destroyed.xchg(true, Full) {
+            return true;
+        }
+        let batch = self.gzvm.destroy_pages();
+        let mut destruction = Destruction::new(pages, batch);
+        loop {
+            match destruction.after(hyp::destroy_vm(self.id, batch)) {
+                Step::Again => sched::cond_resched(),
+                Step::Done => return true,
+                Step::Failed(status) => {
+                    pr_err!("VM {}: destruction failed with {status}\n", self.id.arg());
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for HypVm {
+    fn drop(&mut self) {
+        self.destroy(0);
+    }
+}
+
+/// What others than its own thread see of a vCPU; there whether it exists or not.
+pub(crate) struct VcpuPlace {
+    /// Where it sleeps.
+    pub(crate) waker: Arc<Waker>,
+    /// What it did.
+    pub(crate) stats: Stats,
+}
+
+/// A VM.
+#[pin_data]
+pub(crate) struct Machine {
+    /// Its memory, and the hypervisor's VM.
+    #[pin]
+    pub(crate) memory: Memory,
+    /// One for each vCPU that there may be.
+    places: KVec<VcpuPlace>,
+    /// Bit mask of the vCPUs that exist.
+    #[pin]
+    vcpus: SpinLock<u64>,
+    /// Is an eventfd to be signalled at the next exit of any vCPU?
+    pub(crate) resample_due: Atomic<bool>,
+    gzvm: Arc<Gzvm>,
+}
+
+impl Machine {
+    /// Creates a VM, owned by the current process.
+    pub(crate) fn new(gzvm: &Arc<Gzvm>, vm_type: u64) -> Result<Arc<Self>> {
+        let owner = PinOwner::current()?;
+        let vcpus = usize::from(gzvm.limits.vcpus);
+        let mut places = KVec::with_capacity(vcpus, GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..vcpus {
+            let place = VcpuPlace { waker: Waker::new()?, stats: Stats::default() };
+            places.push(place, GFP_KERNEL_ACCOUNT)?;
+        }
+        let vm = HypVm::new(gzvm, vm_type)?;
+        if gzvm.version.layout_known() {
+            // Without idle exits a waiting vCPU occupies its CPU, but works.
+            let _ = hyp::enable_idle(vm.id());
+        }
+        Arc::pin_init(
+            try_pin_init!(Self {
+                memory <- Memory::new(vm, owner),
+                places,
+                vcpus <- new_spinlock!(0, "gzvm_vcpus"),
+                resample_due: Atomic::new(false),
+                gzvm: gzvm.clone(),
+            }? Error),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// The hypervisor.
+    pub(crate) fn gzvm(&self) -> &Gzvm {
+        &self.gzvm
+    }
+
+    /// The VM's id.
+    pub(crate) fn id(&self) -> VmId {
+        self.memory.given.vm.id()
+    }
+
+    /// All places for vCPUs.
+    pub(crate) fn places(&self) -> &[VcpuPlace] {
+        &self.places
+    }
+
+    /// Is the caller the VM's owner? Nobody else's memory could be meant by an address.
+    pub(crate) fn check_owner(&self) -> Result {
+        if self.memory.owner.is_current() {
+            Ok(())
+        } else {
+            Err(EIO)
+        }
+    }
+
+    /// Takes or gives back a vCPU's number; -EEXIST if it is taken.
+    pub(crate) fn take_vcpu(&self, id: VcpuId) -> Result {
+        let mut vcpus = self.vcpus.lock();
+        let bit = Self::bit(id);
+        if *vcpus & bit != 0 {
+            return Err(EEXIST);
+        }
+        *vcpus |= bit;
+        Ok(())
+    }
+
+    /// Gives a vCPU's number back.
+    pub(crate) fn give_back_vcpu(&self, id: VcpuId) {
+        *self.vcpus.lock() &= !Self::bit(id);
+    }
+
+    fn bit(id: VcpuId) -> u64 {
+        1u64.checked_shl(u32::try_from(id.index()).unwrap_or(u32::MAX)).unwrap_or(0)
+    }
+
+    /// Sets a shared interrupt's line, and wakes who may have to take it. Works in any context.
+    pub(crate) fn inject(&self, spi: u16, level: bool) -> Result {
+        let targets = hyp::irq_line(self.id(), spi, level)?;
+        if level {
+            self.wake(targets);
+        }
+        Ok(())
+    }
+
+    /// Wakes the vCPUs of a mask that came from the hypervisor; all that sleep where the hypervisor
+    /// gives none. To be called after what they are to see.
+    pub(crate) fn wake(&self, targets: u64) {
+        let known = self.gzvm.features.has(ext::WAKE_MASK);
+        for (index, place) in self.places.iter().enumerate() {
+            if !known || targets.checked_shr(index as u32).unwrap_or(0) & 1 != 0 {
+                place.waker.kick();
+            }
+        }
+    }
+
+    /// Asks for the resample eventfds to be looked at.
+    pub(crate) fn want_resample(&self) {
+        self.resample_due.store(true, Relaxed);
+    }
+
+    /// Are the resample eventfds to be looked at? Asks once.
+    pub(crate) fn take_resample(&self) -> bool {
+        self.resample_due.load(Relaxed) && self.resample_due.xchg(false, Full)
+    }
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The model's tables, kept in kernel memory.
+
+use crate::model::{
+    refusal::{
+        self,
+        Errno,
+        Refusal, //
+    },
+    store::Store, //
+};
+use kernel::prelude::*;
+
+/// A growable array in vmalloc or slab memory.
+pub(crate) struct KernelStore<T>(KVVec<T>);
+
+impl<T> KernelStore<T> {
+    /// An empty store.
+    pub(crate) const fn new() -> Self {
+        Self(KVVec::new())
+    }
+}
+
+impl<T> Store<T> for KernelStore<T> {
+    fn entries(&self) -> &[T] {
+        &self.0
+    }
+
+    fn insert(&mut self, at: usize, entry: T) -> refusal::Result<()> {
+        let no_memory = Refusal::new(Errno::NoMem, "no memory for another table entry");
+        self.0.reserve(1, GFP_KERNEL).map_err(|_| no_memory)?;
+        self.0.insert_within_capacity(at, entry).map_err(|_| no_memory)
+    }
+
+    fn remove(&mut self, at: usize) -> Option<T> {
+        self.0.remove(at).ok()
+    }
+}

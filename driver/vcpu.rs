@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! vCPU files: running a vCPU and its registers.
+
+use crate::{
+    abi::{
+        run::{
+            self,
+            HwState,
+            Run, //
+        },
+        uapi, //
+    },
+    hyp::{
+        self,
+        VcpuPages,
+        PAGE, //
+    },
+    kx::{
+        anon_inode::{
+            self,
+            AnonFile, //
+        },
+        clock,
+        ratelimit::warn_limited,
+        sched,
+        trace, //
+    },
+    machine::{
+        Machine,
+        VcpuPlace, //
+    },
+    model::{
+        exit::{
+            self,
+            Completion,
+            Exit, //
+        },
+        ids::VcpuId,
+        ptp,
+        reg,
+        ticks, //
+    },
+    uio,
+    vm::Vm,
+    wake::Sleep, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{
+        Arc,
+        ArcBorrow,
+        Mutex, //
+    },
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+/// How long an idle vCPU sleeps at most if it cannot be known when its timer fires.
+const UNKNOWN_TIMER_NS: u64 = 1_000_000;
+
+/// A vCPU's number in its VM, taken while this value lives.
+struct Number {
+    machine: Arc<Machine>,
+    id: VcpuId,
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        self.machine.give_back_vcpu(self.id);
+    }
+}
+
+/// A vCPU in the hypervisor, with the pages it uses.
+struct HypVcpu {
+    pages: VcpuPages,
+    // Dropped, that is free again, after the vCPU is gone.
+    number: Number,
+}
+
+impl HypVcpu {
+    fn new(machine: &Arc<Machine>, id: VcpuId) -> Result<Self> {
+        machine.take_vcpu(id)?;
+        let number = Number { machine: machine.clone(), id };
+        let pages = VcpuPages::new()?;
+        hyp::create_vcpu(machine.id(), id, &pages)?;
+        Ok(Self { pages, number })
+    }
+}
+
+impl Drop for HypVcpu {
+    fn drop(&mut self) {
+        let Number { machine, id } = &self.number;
+        if hyp::destroy_vcpu(machine.id(), *id).is_err() {
+            warn_limited!("the hypervisor kept a vCPU: its pages are never freed\n");
+            self.pages.leak();
+        }
+    }
+}
+
+/// What lasts from one RUN to the next.
+struct RunState {
+    /// What the VMM's next RUN brings along.
+    completion: Completion,
+    /// An exit that could not be copied to the VMM.
+    undelivered: Option<Run>,
+}
+
+/// A vCPU, as user space holds it.
+#[pin_data]
+pub(crate) struct Vcpu {
+    hyp: HypVcpu,
+    /// One thread at a time runs the vCPU or changes its registers.
+    #[pin]
+    state: Mutex<RunState>,
+    vm: Arc<Vm>,
+}
+
+/// CREATE_VCPU: returns the file descriptor.
+pub(crate) fn create(vm: Arc<Vm>, index: usize) -> Result<isize> {
+    let id = VcpuId::new(index as u64, vm.machine.gzvm().limits.vcpus)?;
+    let name = CString::try_from_fmt(fmt!("gzvm-vcpu:{index}"))?;
+    let vcpu = Arc::pin_init(
+        try_pin_init!(Vcpu {
+            hyp: HypVcpu::new(&vm.machine, id)?,
+            state <- new_mutex!(
+                RunState { completion: Completion::None, undelivered: None },
+                "gzvm_vcpu"
+            ),
+            vm,
+        }? Error),
+        GFP_KERNEL_ACCOUNT,
+    )?;
+    anon_inode::install(&name, vcpu)
+}
+
+impl AnonFile for Vcpu {
+    type OwnerModule = crate::LocalModule;
+
+    fn ioctl(this: ArcBorrow<'_, Self>, cmd: u32, arg: usize) -> Result<isize> {
+        this.machine().check_owner()?;
+        let mut state = this.state.try_lock().ok_or(EBUSY)?;
+        match cmd {
+            uapi::RUN => this.run(&mut state, arg)?,
+            uapi::SET_ONE_REG => this.set_one_reg(&uio::read(arg)?)?,
+            uapi::GET_ONE_REG => this.get_one_reg(&uio::read(arg)?)?,
+            _ => return Err(ENOTTY),
+        }
+        Ok(0)
+    }
+}
+
+impl Vcpu {
+    fn machine(&self) -> &Machine {
+        &self.vm.machine
+    }
+
+    fn id(&self) -> VcpuId {
+        self.hyp.number.id
+    }
+
+    fn pages(&self) -> &VcpuPages {
+        &self.hyp.pages
+    }
+
+    fn place(&self) -> Result<&VcpuPlace> {
+        self.machine().places().get(self.id().index()).ok_or(EINVAL)
+    }
+
+    /// RUN: copies the VMM's answer to the last exit in, runs the guest until it needs the VMM, and
+    /// copies that exit out.
+    fn run(&self, state: &mut RunState, arg: usize) -> Result {
+        let answer: Run = uio::read(arg)?;
+        if answer.padding1 != [0; 3] {
+            return Err(EINVAL);
+        }
+        if state.undelivered.is_none() {
+            self.complete(state.completion, &answer);
+        }
+        if answer.immediate_exit != 0 {
+            return Err(EINTR);
+        }
+        let exit = match state.undelivered.take() {
+            Some(exit) => exit,
+            None => self.run_guest(state)?,
+        };
+        // An exit is delivered whatever signal is pending: the next RUN reports the signal.
+        uio::write(arg, &exit).inspect_err(|_| state.undelivered = Some(exit))
+    }
+
+    /// Gives the VMM's answer to the hypervisor. Harmless if done twice.
+    fn complete(&self, completion: Completion, answer: &Run) {
+        if completion != Completion::None {
+            let mut shared: Run = self.pages().read::<_, 0>();
+            completion.apply(answer, &mut shared);
+            self.pages().write::<_, 0>(&shared);
+        }
+    }
+
+    /// Enters the guest until an exit is the VMM's.
+    fn run_guest(&self, state: &mut RunState) -> Result<Run> {
+        let mut entered = false;
+        loop {
+            if kernel::current!().signal_pending() {
+                if entered {
+                    // What the hypervisor makes of it is its own business.
+                    let _ = hyp::inform_exit(self.machine().id());
+                }
+                return Err(ERESTARTSYS);
+            }
+            let (reason, mapping_count) = self.enter()?;
+            entered = true;
+            state.completion = Completion::None;
+            // A private copy: what is decided upon is what is delivered.
+            let mut shared: Run = self.pages().read::<_, 0>();
+            // CAST: truncation is the ABI: the reason is a 32-bit value.
+            shared.exit_reason = reason as u32;
+            if let Some(completion) = self.handle(reason, &mut shared, mapping_count)? {
+                state.completion = completion;
+                return Ok(shared);
+            }
+            sched::cond_resched();
+        }
+    }
+
+    /// Enters the guest once; answers the exit reason, and the mapping count right before.
+    fn enter(&self) -> Result<(u64, u64)> {
+        let place = self.place()?;
+        place.waker.clear();
+        let mapping_count = self.machine().memory.mapping_count();
+        let start = Instant::<Monotonic>::now();
+        let reason = sched::in_guest(|| hyp::run(self.machine().id(), self.id()))?;
+        place.stats.exit(reason, start.elapsed());
+        trace::vcpu_exit(reason);
+        if self.machine().take_resample() {
+            self.vm.irqfds.resample();
+        }
+        Ok((reason, mapping_count))
+    }
+
+    /// Handles an exit; answers what to expect from the VMM if the exit is its business.
+    fn handle(
+        &self,
+        reason: u64,
+        shared: &mut Run,
+        mapping_count: u64,
+    ) -> Result<Option<Completion>> {
+        match exit::decode(reason, shared) {
+            Exit::Again => Ok(None),
+            Exit::PageFault { gpa } => self.page_fault(gpa, shared),
+            Exit::Write(mmio) => {
+                Ok((!self.vm.ioeventfds.signal(&mmio)).then_some(Completion::None))
+            }
+            Exit::Relinquish { gpa } => {
+                // Without memory for the bookkeeping the page stays pinned, which harms nobody.
+                let _ = self.machine().memory.relinquish(gpa, mapping_count);
+                Ok(None)
+            }
+            Exit::Ptp { counter } => {
+                self.tell_time(counter);
+                Ok(None)
+            }
+            Exit::Idle => self.idle().map(|()| None),
+            Exit::Ipi { targets } => {
+                self.machine().wake(targets);
+                Ok(None)
+            }
+            Exit::User(completion) => Ok(Some(completion)),
+            Exit::Unknown => {
+                warn_limited!("exit {reason:#x} of a vCPU makes no sense\n");
+                Err(EIO)
+            }
+        }
+    }
+
+    /// Serves a page fault; if that fails for good, the VMM gets the exit with the errno as error
+    /// code.
+    fn page_fault(&self, gpa: u64, shared: &mut Run) -> Result<Option<Completion>> {
+        match self.machine().memory.fault(gpa) {
+            Ok(()) => {
+                self.place()?.stats.fault();
+                Ok(None)
+            }
+            // A signal came first: it is looked at before the guest is entered again.
+            Err(error) if kernel::current!().signal_pending() && Self::interrupted(error) => {
+                Ok(None)
+            }
+            Err(error) => {
+                warn_limited!("page fault at {gpa:#x} cannot be served: {error:?}\n");
+                let mut exception: run::Exception = shared.payload();
+                exception.error_code = error.to_errno().unsigned_abs();
+                shared.set_payload(&exception);
+                Ok(Some(Completion::None))
+            }
+        }
+    }
+
+    fn interrupted(error: Error) -> bool {
+        error == EINTR || error == ERESTARTSYS || error == EAGAIN
+    }
+
+    fn hardware_state(&self) -> Option<HwState> {
+        let known = self.machine().gzvm().version.layout_known();
+        known.then(|| self.pages().read::<_, PAGE>())
+    }
+
+    /// Sleeps until something happens to the guest, or its timer fires.
+    fn idle(&self) -> Result {
+        let how = match self.hardware_state() {
+            Some(state) if state.vtimer_migrate == 0 => Sleep::UntilKick,
+            Some(HwState { vtimer_delay: 0, .. }) => return Ok(()),
+            Some(state) => {
+                let hz = self.machine().gzvm().counter_hz;
+                Sleep::AtMost(ticks::to_ns(state.vtimer_delay, hz))
+            }
+            None => Sleep::AtMost(UNKNOWN_TIMER_NS),
+        };
+        self.place()?.waker.sleep(how);
+        Ok(())
+    }
+
+    /// Answers the guest's question for the time.
+    fn tell_time(&self, counter: u64) {
+        let now = clock::snapshot()
+            .map(|clock::Snapshot { wall_ns, cycles }| ptp::Snapshot { wall_ns, cycles });
+        let offset = self.hardware_state().map(|state| state.vtimer_offset);
+        let answer = ptp::answer(now, counter, offset);
+        self.pages().write::<[u64; 4], { core::mem::offset_of!(Run, payload) }>(&answer);
+    }
+
+    fn set_one_reg(&self, argument: &uapi::OneReg) -> Result {
+        let size = reg::size(argument.id)?;
+        let mut value = [0; 8];
+        let bytes = value.get_mut(..size).ok_or(EINVAL)?;
+        uio::read_bytes(uio::address(argument.addr)?, bytes)?;
+        let machine = self.machine().id();
+        Ok(hyp::set_one_reg(machine, self.id(), argument.id, u64::from_le_bytes(value))?)
+    }
+
+    fn get_one_reg(&self, argument: &uapi::OneReg) -> Result {
+        let size = reg::size(argument.id)?;
+        if !self.machine().gzvm().features.has(crate::abi::ext::GET_REG) {
+            return Err(EOPNOTSUPP);
+        }
+        let value = hyp::get_one_reg(self.machine().id(), self.id(), argument.id)?.to_le_bytes();
+        uio::write_bytes(uio::address(argument.addr)?, value.get(..size).ok_or(EINVAL)?)
+    }
+}
