@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the host knows about the hypervisor below, and its kernel's log.
+
+use anyhow::{Context, Result};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// What kernel messages contain that report a defect of the kernel.
+const DEFECTS: &[&str] = &[
+    "Oops",
+    "BUG:",
+    "WARNING:",
+    "Internal error:",
+    "Unable to handle kernel",
+    "Kernel panic",
+    "rcu: INFO:",
+    "soft lockup",
+    "blocked for more than",
+];
+
+/// The kernel's log since boot.
+pub struct KernelLog {
+    file: File,
+    messages: Vec<String>,
+}
+
+impl KernelLog {
+    /// Opens the log at its beginning.
+    pub fn open() -> Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
+        Ok(Self { file: file.context("cannot open /dev/kmsg")?, messages: Vec::new() })
+    }
+
+    /// All messages so far.
+    pub fn messages(&mut self) -> Result<&[String]> {
+        let mut record = [0; 8192];
+        loop {
+            match self.file.read(&mut record) {
+                Ok(size) => {
+                    let record = String::from_utf8_lossy(record.get(..size).unwrap_or_default());
+                    self.messages.extend(message(&record));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(&self.messages),
+                // Messages were overwritten before they were read; the next read goes on.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                Err(error) => return Err(error).context("cannot read /dev/kmsg"),
+            }
+        }
+    }
+
+    /// Messages that report a defect of the kernel.
+    pub fn defects(&mut self) -> Result<Vec<String>> {
+        let is_defect = |text: &&String| DEFECTS.iter().any(|defect| text.contains(defect));
+        Ok(self.messages()?.iter().filter(is_defect).cloned().collect())
+    }
+
+    /// The first message that contains `text`.
+    pub fn find(&mut self, text: &str) -> Result<Option<&str>> {
+        Ok(self.messages()?.iter().map(String::as_str).find(|message| message.contains(text)))
+    }
+}
+
+/// The text of a record `priority,sequence,time,flags;text`.
+fn message(record: &str) -> Option<String> {
+    let (_, text) = record.split_once(';')?;
+    text.lines().next().map(str::to_owned)
+}
+
+/// A node of the host's device tree that is compatible with `what`.
+pub fn device_tree_node(what: &str) -> Result<Option<String>> {
+    let is_compatible = |path: &Path| {
+        let strings = fs::read(path.join("compatible")).unwrap_or_default();
+        strings.split(|&byte| byte == 0).any(|string| string == what.as_bytes())
+    };
+    for entry in fs::read_dir("/proc/device-tree").context("cannot read the device tree")? {
+        let path = entry?.path();
+        if is_compatible(&path) {
+            return Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_have_their_text_behind_a_semicolon() {
+        let record = "6,339,5140900,-;NET: Registered; really\n SUBSYSTEM=net\n";
+        assert_eq!(message(record).as_deref(), Some("NET: Registered; really"));
+        assert_eq!(message("nonsense"), None);
+    }
+}
