@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Boots of the test machine: the demo, the shell, and one for looking around.
 
+use std::io::IsTerminal;
+
 use anyhow::{bail, Result};
 use clap::Args;
 
@@ -60,9 +62,16 @@ impl Options {
 ///
 /// When any of the demo's claims did not really happen.
 pub fn demo(project: &Project, options: &Options, parts: &Parts) -> Result<()> {
-    let machine = options.machine(parts, "quiet gzvm.mode=run");
+    let color = if std::io::stdout().is_terminal() { "" } else { " gzvm.color=no" };
+    let machine = options.machine(parts, &format!("quiet gzvm.mode=run{color}"));
     let limits = Limits::seconds(600, 120);
-    let run = machine.run(&project.log("demo"), limits, |line| println!("{line}"))?;
+    // Lines with ## are for reports; people have the summary above them.
+    let show = |line: &str| {
+        if !line.starts_with("##") {
+            println!("{line}");
+        }
+    };
+    let run = machine.run(&project.log("demo"), limits, show)?;
     judge_demo(&run)
 }
 
