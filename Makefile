@@ -5,8 +5,10 @@
 
 # Cargo of the user's PATH, else Debian's.
 CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
-# Flags of this make are not meant for the makes and Cargos below.
-XTASK = @tests/harness/bootstrap.sh && MAKEFLAGS= MAKELEVEL= $(CARGO) xtask
+# Flags of this make are not meant for the makes and Cargos below. The first build of the harness itself is shown,
+# later ones are quick.
+XTASK = @tests/harness/bootstrap.sh && export MAKEFLAGS= MAKELEVEL= && \
+	{ [ -d target/debug ] || $(CARGO) build --package xtask; } && $(CARGO) xtask
 
 .PHONY: help run shell test test-host build clean
 
