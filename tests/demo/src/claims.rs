@@ -65,13 +65,18 @@ impl Claims {
     }
 }
 
-/// A claim that holds if `held`, with what was seen either way.
-pub fn observed(held: bool, details: impl Into<String>) -> Observed {
+/// A claim that holds if `held`, with what was seen in either case.
+pub fn observed(held: bool, good: impl Into<String>, bad: impl Into<String>) -> Observed {
     if held {
-        Ok(details.into())
+        Ok(good.into())
     } else {
-        Err(details.into())
+        Err(bad.into())
     }
+}
+
+/// A claim that holds if nothing went wrong.
+pub fn attempted(result: anyhow::Result<String>) -> Observed {
+    result.map_err(|error| format!("{error:#}"))
 }
 
 #[cfg(test)]
@@ -82,9 +87,9 @@ mod tests {
     fn one_failed_claim_fails_the_demo_and_so_does_none() {
         let mut claims = Claims::new(Screen::new());
         assert!(!claims.summarize());
-        claims.record("a", "a happens", observed(true, ""));
+        claims.record("a", "a happens", observed(true, "", ""));
         assert!(claims.summarize());
-        claims.record("b", "b happens", observed(false, "it did not"));
+        claims.record("b", "b happens", observed(false, "it did", "it did not"));
         assert!(!claims.summarize());
     }
 }

@@ -1,44 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the host knows about the hypervisor below, and its kernel's log.
 
-use anyhow::{Context, Result};
+use anyhow::{anyhow, bail, Context, Result};
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// What kernel messages contain that report a defect of the kernel.
+/// How messages begin that report a defect of the kernel.
 const DEFECTS: &[&str] = &[
-    "Oops",
-    "BUG:",
-    "WARNING:",
-    "Internal error:",
-    "Unable to handle kernel",
+    "BUG: ",
+    "INFO: task ",
+    "Internal error: ",
     "Kernel panic",
-    "rcu: INFO:",
-    "soft lockup",
-    "blocked for more than",
+    "Unable to handle kernel ",
+    "WARNING: ",
+    "kernel BUG at ",
+    "rcu: INFO: ",
+    "watchdog: BUG: ",
 ];
 
 /// The kernel's log since boot.
 pub struct KernelLog {
-    file: File,
+    file: io::Result<File>,
     messages: Vec<String>,
 }
 
 impl KernelLog {
-    /// Opens the log at its beginning.
-    pub fn open() -> Result<Self> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
-        Ok(Self { file: file.context("cannot open /dev/kmsg")?, messages: Vec::new() })
+    /// Opens the log at its beginning. If that fails, reading it will say so.
+    pub fn open() -> Self {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
+        Self { file, messages: Vec::new() }
     }
 
     /// All messages so far.
     pub fn messages(&mut self) -> Result<&[String]> {
+        let file = self.file.as_mut().map_err(|error| anyhow!("cannot open /dev/kmsg: {error}"))?;
         let mut record = [0; 8192];
         loop {
-            match self.file.read(&mut record) {
+            match file.read(&mut record) {
                 Ok(size) => {
                     let record = String::from_utf8_lossy(record.get(..size).unwrap_or_default());
                     self.messages.extend(message(&record));
@@ -53,13 +53,14 @@ impl KernelLog {
 
     /// Messages that report a defect of the kernel.
     pub fn defects(&mut self) -> Result<Vec<String>> {
-        let is_defect = |text: &&String| DEFECTS.iter().any(|defect| text.contains(defect));
+        let is_defect = |text: &&String| DEFECTS.iter().any(|defect| text.starts_with(defect));
         Ok(self.messages()?.iter().filter(is_defect).cloned().collect())
     }
 
     /// The first message that contains `text`.
-    pub fn find(&mut self, text: &str) -> Result<Option<&str>> {
-        Ok(self.messages()?.iter().map(String::as_str).find(|message| message.contains(text)))
+    pub fn find(&mut self, text: &str) -> Result<String> {
+        let found = self.messages()?.iter().find(|message| message.contains(text));
+        found.cloned().with_context(|| format!("the kernel's log has no \"{text}\""))
     }
 }
 
@@ -70,7 +71,7 @@ fn message(record: &str) -> Option<String> {
 }
 
 /// A node of the host's device tree that is compatible with `what`.
-pub fn device_tree_node(what: &str) -> Result<Option<String>> {
+pub fn device_tree_node(what: &str) -> Result<String> {
     let is_compatible = |path: &Path| {
         let strings = fs::read(path.join("compatible")).unwrap_or_default();
         strings.split(|&byte| byte == 0).any(|string| string == what.as_bytes())
@@ -78,10 +79,10 @@ pub fn device_tree_node(what: &str) -> Result<Option<String>> {
     for entry in fs::read_dir("/proc/device-tree").context("cannot read the device tree")? {
         let path = entry?.path();
         if is_compatible(&path) {
-            return Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+            return Ok(path.display().to_string());
         }
     }
-    Ok(None)
+    bail!("the device tree has no node that is compatible with {what}")
 }
 
 #[cfg(test)]

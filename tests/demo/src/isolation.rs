@@ -3,7 +3,7 @@
 //! and only then the guest reveals it. The same is done to a VM that is not protected, which shows
 //! that the search finds what is there to be found.
 
-use crate::claims::{observed, Claims, Observed};
+use crate::claims::{attempted, observed, Claims, Observed};
 use crate::dump::{self, Dump, PAGE};
 use crate::search;
 use crate::secret::{self, Published};
@@ -33,11 +33,15 @@ struct Dumps([(&'static str, Dump); 3]);
 pub fn show(claims: &mut Claims, tools: &Tools) {
     let result = attack_protected(claims, tools);
     let text = "the attacked VM went on, revealed its secret last and shut down";
-    claims.record("isolation-vm-goes-on", text, flat(result));
+    claims.record("isolation-vm-goes-on", text, attempted(result));
 
     claims.screen().note("The same with a VM that is not protected:");
     let result = attack_unprotected(claims, tools);
-    claims.record("control-run", "the same attacks ran against an unprotected VM", flat(result));
+    claims.record(
+        "control-run",
+        "the same attacks ran against an unprotected VM",
+        attempted(result),
+    );
 }
 
 /// Attacks a protected VM: nothing works, and nothing breaks.
@@ -54,7 +58,8 @@ fn attack_protected(claims: &mut Claims, tools: &Tools) -> Result<String> {
     let dumps = target.dump()?;
     claims.record("isolation-user-dump", "a user-mode dump does not get its page", {
         let (_, dump) = &dumps.0[0];
-        observed(!dump.pages.contains_key(&offset) && dump.refused > 0, dump.describe())
+        let seen = dump.describe();
+        observed(!dump.pages.contains_key(&offset) && dump.refused > 0, &seen, &seen)
     });
     let kernel = dumps.0[1..].iter().map(|(way, dump)| zeros(way, dump, offset));
     let kernel = kernel.collect::<Result<Vec<_>, _>>().map(|ways| ways.join("; "));
@@ -67,12 +72,12 @@ fn attack_protected(claims: &mut Claims, tools: &Tools) -> Result<String> {
     };
     ensure!(target.vm.is_running(), "the VM did not survive the attacks");
     let (revealed, intact) = target.reveal()?;
-    let own_copy = observed(intact, written);
+    let own_copy = observed(intact, written, "the guest's own copy has changed");
     claims.record("isolation-kernel-store", "the kernel's writes do not reach the guest", own_copy);
-    let checked = target.published.check(&revealed);
-    checked.context("the guest revealed something else than its secret")?;
     let nowhere = dumps.pieces_nowhere(&revealed);
     claims.record("isolation-secret-nowhere", "the dumps contain the secret nowhere", nowhere);
+    let checked = target.published.check(&revealed);
+    checked.context("the guest revealed something else than its secret")?;
     shut_down(&target.vm.finish(PATIENCE)?)?;
     Ok("its own copy was intact".to_owned())
 }
@@ -92,7 +97,8 @@ fn attack_unprotected(claims: &mut Claims, tools: &Tools) -> Result<String> {
     let (flipped, scribble) = (revealed.first(), revealed.get(2048..2048 + SCRIBBLE.len()));
     let original = dumps.0[0].1.pages.get(&offset).and_then(|page| page.first());
     let arrived = scribble == Some(SCRIBBLE) && flipped.copied() == original.map(|byte| !byte);
-    let noticed = observed(arrived && !intact, "the guest read them back");
+    let noticed =
+        observed(arrived && !intact, "the guest read them back", "the guest read something else");
     claims.record("control-stores", "both of the host's writes reach its secret", noticed);
     shut_down(&target.vm.finish(PATIENCE)?)?;
     Ok("it shut down".to_owned())
@@ -147,7 +153,8 @@ impl Dumps {
             found += pieces;
             seen.push(format!("{way}: {pieces} of {all} pieces in {} pages", dump.pages.len()));
         }
-        observed(found == 0, seen.join("; "))
+        let seen = seen.join("; ");
+        observed(found == 0, &seen, &seen)
     }
 
     /// That each of them has the published secret where it was published to be, and that the search
@@ -175,7 +182,10 @@ impl Dumps {
 /// That a child died of a bus error.
 fn bus_error(status: Result<std::process::ExitStatus>) -> Observed {
     match status {
-        Ok(status) => observed(dump::is_bus_error(status), format!("the child ended: {status}")),
+        Ok(status) => {
+            let seen = format!("the child ended with {status}");
+            observed(dump::is_bus_error(status), &seen, &seen)
+        }
         Err(error) => Err(format!("{error:#}")),
     }
 }
@@ -189,9 +199,4 @@ fn zeros(way: &str, dump: &Dump, offset: u64) -> Observed {
         Some(_) => Err(format!("{way}: something else than zeros")),
         None => Err(format!("{way}: the read failed")),
     }
-}
-
-/// A result with its error as text.
-fn flat(result: Result<String>) -> Observed {
-    result.map_err(|error| format!("{error:#}"))
 }

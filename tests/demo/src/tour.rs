@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The demo from the first heading to the summary.
 
-use crate::claims::{observed, Claims};
+use crate::claims::{attempted, observed, Claims, Observed};
 use crate::host::{self, KernelLog};
 use crate::screen::Screen;
 use crate::vm::{Ended, Vm};
@@ -18,10 +18,10 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub const SHUTDOWN: &str = "VM ended: Shutdown";
 
 /// Runs the demo; returns whether all its claims held.
-pub fn run(tools: &Tools) -> Result<bool> {
+pub fn run(tools: &Tools) -> bool {
     let screen = Screen::new();
     let mut claims = Claims::new(screen);
-    let mut log = KernelLog::open()?;
+    let mut log = KernelLog::open();
 
     screen.heading("1. The host: Linux at EL1, a hypervisor at EL2");
     host_claims(&mut claims, &mut log);
@@ -36,40 +36,38 @@ pub fn run(tools: &Tools) -> Result<bool> {
 
     screen.heading("4. Isolation: what the host's administrator gets of a guest's secret");
     isolation::show(&mut claims, tools);
-    let defects = log.defects()?;
-    let healthy = observed(defects.is_empty(), defects.join("; "));
+    let healthy = attempted(healthy(&mut log));
     claims.record("host-healthy", "the host's kernel reports no defect of its own", healthy);
 
     screen.heading("5. Summary");
     screen.note("Not isolated: DMA. This machine has no IOMMU, so a device that the host programs");
     screen.note("could still read and write a protected VM's memory.");
-    Ok(claims.summarize())
+    claims.summarize()
 }
 
 /// What is below and around the host's kernel.
 fn host_claims(claims: &mut Claims, log: &mut KernelLog) {
-    let el1 = log.find("All CPU(s) started at EL1").map(|found| found.is_some());
-    let el1 = observed(matches!(el1, Ok(true)), "by its own kernel's log");
-    claims.record("host-at-el1", "the host's Linux runs at EL1", el1);
+    let el1 = attempted(log.find("All CPU(s) started at EL1"));
+    claims.record("host-at-el1", "the host's Linux runs at EL1, by its own log", el1);
 
-    let node = host::device_tree_node("mediatek,geniezone");
-    let node = match node {
-        Ok(Some(node)) => Ok(format!("node /{node} in the device tree")),
-        Ok(None) => Err("no mediatek,geniezone in the device tree".to_owned()),
-        Err(error) => Err(format!("{error:#}")),
-    };
+    let node = attempted(host::device_tree_node("mediatek,geniezone"));
     claims.record("hypervisor-announced", "a hypervisor announces itself as GenieZone", node);
 
-    let driver = match log.find("gzvm: GenieZone") {
-        Ok(Some(message)) => observed(fs::exists("/dev/gzvm").unwrap_or(false), message),
-        Ok(None) => Err("gzvm.ko has not said that it found GenieZone".to_owned()),
-        Err(error) => Err(format!("{error:#}")),
-    };
+    let driver = attempted(log.find("gzvm: GenieZone"));
+    let device = fs::exists("/dev/gzvm").unwrap_or(false);
+    let driver = driver.and_then(|said| observed(device, said, "there is no /dev/gzvm"));
     claims.record("driver-found-geniezone", "gzvm.ko found it and offers /dev/gzvm", driver);
 }
 
+/// That the kernel has not reported a defect.
+fn healthy(log: &mut KernelLog) -> Result<String> {
+    let defects = log.defects()?;
+    ensure!(defects.is_empty(), "{}", defects.join("; "));
+    Ok(format!("{} messages", log.messages()?.len()))
+}
+
 /// A Linux guest from boot to power-off.
-fn linux(claims: &Claims, tools: &Tools) -> Result<String, String> {
+fn linux(claims: &Claims, tools: &Tools) -> Observed {
     boot(claims, tools, "linux-protected.json", |vm| {
         vm.expect("guest: user space reached", PATIENCE)?;
         let seconds = vm.age().as_secs_f32();
@@ -86,7 +84,7 @@ fn linux(claims: &Claims, tools: &Tools) -> Result<String, String> {
 }
 
 /// The payload's checks.
-fn payload(claims: &Claims, tools: &Tools) -> Result<String, String> {
+fn payload(claims: &Claims, tools: &Tools) -> Observed {
     boot(claims, tools, "payload-protected.json", |vm| {
         let protected = vm.expect("payload: protected ", PATIENCE)?;
         ensure!(protected == "yes", "the payload sees: protected {protected}");
@@ -106,14 +104,14 @@ fn boot(
     tools: &Tools,
     config: &str,
     watch: impl FnOnce(&mut Vm) -> Result<String>,
-) -> Result<String, String> {
+) -> Observed {
     let run = || {
         let mut vm = Vm::start(claims.screen(), &tools.vm, &tools.guests.join(config))?;
         let seen = watch(&mut vm)?;
         shut_down(&vm.finish(PATIENCE)?)?;
         Ok(format!("{seen}; {SHUTDOWN}"))
     };
-    run().map_err(|error: anyhow::Error| format!("{error:#}"))
+    attempted(run())
 }
 
 /// Checks that a VM turned itself off and that the tool says so.
