@@ -20,7 +20,7 @@ pub struct Machine<'a> {
     pub memory: Range<u64>,
     /// MPIDR values of the CPUs.
     pub cpus: Cpus,
-    /// Address of the first 16550's registers.
+    /// Address of the console's registers, a 16550.
     pub uart: u64,
     /// GICv3, if there is one.
     pub gic: Option<Gic>,
@@ -83,7 +83,7 @@ impl<'a> Machine<'a> {
         Ok(Self {
             memory: memory(fdt)?,
             cpus: cpus(fdt)?,
-            uart: find(fdt.root(), "ns16550a").and_then(|[uart, _]| uart).unwrap_or(DEFAULT_UART),
+            uart: console(fdt).unwrap_or(DEFAULT_UART),
             gic: find(fdt.root(), "arm,gic-v3").and_then(|addresses| match addresses {
                 [Some(distributor), Some(redistributors)] => {
                     Some(Gic { distributor, redistributors })
@@ -135,9 +135,21 @@ fn addresses(node: FdtNode<'_>) -> [Option<u64>; 2] {
     [(); 2].map(|()| ranges.next().and_then(|range| range.address().ok()))
 }
 
+/// The address of the console that `/chosen` names.
+fn console(fdt: Fdt<'_>) -> Option<u64> {
+    // Options may follow a colon.
+    let path = chosen(fdt, "stdout-path")?.split(':').next()?;
+    let node = fdt.find_node(path).filter(|node| node.is_compatible("ns16550a"))?;
+    addresses(node)[0]
+}
+
 /// The command line.
 fn command_line(fdt: Fdt<'_>) -> Option<&str> {
-    let chosen = fdt.root().children().find(|node| node.name() == "chosen")?;
-    let bootargs = chosen.properties().find(|property| property.name() == "bootargs")?;
-    bootargs.value_as().ok()
+    chosen(fdt, "bootargs")
+}
+
+/// A string of `/chosen`.
+fn chosen<'a>(fdt: Fdt<'a>, name: &str) -> Option<&'a str> {
+    let node = fdt.root().children().find(|node| node.name() == "chosen")?;
+    node.properties().find(|property| property.name() == name)?.value_as().ok()
 }

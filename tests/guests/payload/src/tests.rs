@@ -112,12 +112,16 @@ fn device_tree(cpus: u32, command_line: &str) -> DeviceTree {
     let (distributor, redistributor) =
         ([0_u32, 0x3fff_0000, 0, 0x1_0000], [0_u32, 0x3ffd_0000, 0, 0x2_0000]);
     gic.add_property(property("reg", [distributor, redistributor].concat()));
-    let mut uart = node("U6_16550A@3f8");
-    uart.add_property(property("compatible", "ns16550a"));
-    uart.add_property(property("reg", [0_u32, 0x3f8, 0, 8]));
+    for address in [0x2e8, 0x3f0] {
+        let mut uart = node(&format!("U6_16550A@{address:x}"));
+        uart.add_property(property("compatible", "ns16550a"));
+        uart.add_property(property("reg", [0_u32, address, 0, 8]));
+        tree.root.add_child(uart);
+    }
     let mut chosen = node("chosen");
+    chosen.add_property(property("stdout-path", "/U6_16550A@3f0:115200"));
     chosen.add_property(property("bootargs", command_line));
-    for node in [memory, parent, gic, uart, chosen] {
+    for node in [memory, parent, gic, chosen] {
         tree.root.add_child(node);
     }
     tree
@@ -133,7 +137,7 @@ fn the_machine_is_read_from_the_device_tree() {
     let machine = Machine::from_device_tree(&dtb).unwrap();
     assert_eq!(machine.memory, 0x8000_0000..0x8100_0000);
     assert_eq!(machine.cpus.ids(), [0, 1, 2]);
-    assert_eq!(machine.uart, 0x3f8);
+    assert_eq!(machine.uart, 0x3f0);
     let gic = Gic { distributor: 0x3fff_0000, redistributors: 0x3ffd_0000 };
     assert_eq!(machine.gic, Some(gic));
     assert_eq!(Mode::from_command_line(machine.command_line), Ok(Mode::Secret));
@@ -150,10 +154,12 @@ fn device_trees_that_will_not_do_are_errors() {
     tree.root.remove_child("memory");
     assert_eq!(machine(tree), Err(MachineError::NoMemory));
     let mut tree = device_tree(1, "");
-    for child in ["intc", "chosen", "U6_16550A@3f8"] {
+    for child in ["intc", "chosen"] {
         tree.root.remove_child(child);
     }
-    assert_eq!(machine(tree), Ok(()), "these can be done without");
+    let dtb = tree.to_dtb();
+    let machine = Machine::from_device_tree(&dtb).unwrap();
+    assert_eq!((machine.gic, machine.uart, machine.command_line), (None, 0x3f8, ""));
 }
 
 #[test]
