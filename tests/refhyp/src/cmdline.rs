@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The hypervisor's words on the host's kernel command line: `refhyp.NAME` or `refhyp.NAME=VALUE`.
+
+/// What the command line asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `refhyp.strict=1`: behave as phones were seen to; no extensions.
+    pub strict: bool,
+    /// `refhyp.selftest`: run the built-in host program instead of Linux (test builds only).
+    pub selftest: bool,
+    /// `refhyp.linux-guest`: the built-in host program starts a Linux guest (test builds only).
+    pub linux_guest: bool,
+    /// `refhyp.protected`: that guest is a protected VM.
+    pub protected: bool,
+    /// `refhyp.insecure-entropy=1`: without any source of entropy, seed the guests' generator with
+    /// a constant instead of refusing them.
+    pub insecure_entropy: bool,
+}
+
+impl Options {
+    /// Reads the words in `cmdline`; `unknown` is told those that mean nothing.
+    pub fn parse(cmdline: &str, mut unknown: impl FnMut(&str)) -> Self {
+        let mut options = Self::default();
+        for word in cmdline.split_ascii_whitespace() {
+            let Some(word) = word.strip_prefix("refhyp.") else { continue };
+            let (name, value) = word.split_once('=').unwrap_or((word, "1"));
+            let on = match value {
+                "1" => true,
+                "0" => false,
+                _ => {
+                    unknown(word);
+                    continue;
+                }
+            };
+            match name {
+                "strict" => options.strict = on,
+                "selftest" => options.selftest = on,
+                "linux-guest" => options.linux_guest = on,
+                "protected" => options.protected = on,
+                "insecure-entropy" => options.insecure_entropy = on,
+                _ => unknown(word),
+            }
+        }
+        options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_found_and_others_left_alone() {
+        let mut unknown = Vec::new();
+        let options = Options::parse(
+            "console=ttyAMA0 refhyp.strict=1 refhyp.selftest refhyp.nonsense refhyp.protected=2",
+            |word| unknown.push(word.to_string()),
+        );
+        assert_eq!(options, Options { strict: true, selftest: true, ..Options::default() });
+        assert_eq!(unknown, ["nonsense", "protected=2"]);
+    }
+}
