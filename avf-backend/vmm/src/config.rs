@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a VM is made of, after the command line was understood.
 
+use crate::devices::pci::PciWindows;
 use crate::layout::MIB;
 use std::path::PathBuf;
 
@@ -25,6 +26,12 @@ pub struct Config {
     pub params: Vec<String>,
     /// Serial ports that are given; the others discard their output.
     pub serial: Vec<SerialPort>,
+    /// virtio consoles, in the order of their numbers.
+    pub consoles: Vec<SerialPort>,
+    /// Disks.
+    pub disks: Vec<DiskConfig>,
+    /// Where the guest finds PCI.
+    pub pci: PciWindows,
     /// Whether guest memory asks for transparent huge pages.
     pub hugepages: bool,
     /// Whether guest memory is kept out of child processes and core dumps, whatever the protection.
@@ -83,10 +90,21 @@ pub enum Payload {
     Bios(PathBuf),
 }
 
-/// One of the four 16550 ports.
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskConfig {
+    /// Raw or composite image.
+    pub path: PathBuf,
+    /// Whether the guest may write.
+    pub writable: bool,
+    /// Serial number that the guest sees.
+    pub id: Option<String>,
+}
+
+/// A 16550 port or a virtio console.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SerialPort {
-    /// Port number, 1 to 4, as in `num=`.
+    /// Number as in `num=`, from 1; there are four serial ports.
     pub number: u8,
     /// Where the guest's output goes.
     pub output: SerialOutput,

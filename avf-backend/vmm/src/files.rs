@@ -19,6 +19,14 @@ pub fn open_read(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Opens an existing file for reading and writing.
+pub fn open_read_write(path: &Path) -> io::Result<File> {
+    match inherited(path) {
+        Some(fd) => duplicate(fd, OFlag::O_RDONLY, "writing"),
+        None => OpenOptions::new().read(true).write(true).open(path),
+    }
+}
+
 /// Opens a file for writing, creating it if it does not exist; the end is found by the file's own
 /// position, so existing contents are truncated only for files that are opened by name.
 pub fn open_write(path: &Path) -> io::Result<File> {

@@ -124,7 +124,8 @@ impl Layout {
         pvmfw: bool,
     ) -> Result<Self, LayoutError> {
         let total = block_up(memory).ok_or(LayoutError::TooLarge(memory))?;
-        if total > ADDRESS_LIMIT - RAM_BASE {
+        // The last 4 GiB stay free for `high_mmio`.
+        if total > ADDRESS_LIMIT - RAM_BASE - 4 * GIB {
             return Err(LayoutError::TooLarge(memory));
         }
         let too_small = LayoutError::TooSmall { memory, swiotlb: swiotlb.unwrap_or(0) };
@@ -148,6 +149,13 @@ impl Layout {
     pub fn memory(&self) -> Region {
         let pool = self.swiotlb.map_or(0, |pool| pool.size);
         Region { start: self.ram.start, size: self.ram.size + pool }
+    }
+
+    /// Addresses behind all memory, for devices with 64-bit addresses. AOSP's firmware demands such
+    /// a window; nothing here is in it.
+    pub fn high_mmio(&self) -> Region {
+        let start = self.memory().end().next_multiple_of(4 * GIB);
+        Region { start, size: ADDRESS_LIMIT.saturating_sub(start) }
     }
 
     /// Finds room for a kernel that occupies `occupied` bytes from `offset` on, and an initrd

@@ -13,6 +13,7 @@
 //! | [`boot`] | what is a bootable image and where its parts go |
 //! | [`fdt`] | what the guest is told about its machine |
 //! | [`devices`] | what answers the guest's device accesses |
+//! | [`disk`] | what is on a disk |
 //! | [`vcpu`] | what each exit of a vCPU means |
 //! | [`machine`] | in which order all that is done |
 //! | [`preflight`] | whether the host can run the VM at all, and what to do if not |
@@ -22,6 +23,7 @@ pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod devices;
+pub mod disk;
 pub mod event;
 pub mod fdt;
 pub mod files;

@@ -6,23 +6,20 @@
 //! controller comes before the vCPUs. The device tree is announced after the last write to it and
 //! before any vCPU runs.
 
+mod devices;
+
 use crate::boot::{self, BootError};
 use crate::config::{Config, Payload, Protection, Vcpus};
-use crate::devices::bus::{Bus, Overlap};
-use crate::devices::console::{self, Output};
-use crate::devices::irq::IrqLine;
-use crate::devices::serial::SerialPort;
+use crate::devices::bus::Overlap;
 use crate::event::VmEvent;
 use crate::fdt::{self, Description, FdtError, Seeds};
-use crate::layout::{
-    Layout, LayoutError, Placement, Region, DTB_WINDOW, PVMFW, PVMFW_SIZE, SERIAL, SERIAL_SIZE,
-};
+use crate::layout::{Layout, LayoutError, Placement, DTB_WINDOW, PVMFW, PVMFW_SIZE, SERIAL};
 use crate::memory::{GuestRam, MemoryError, Policy};
-use crate::orphan;
 use crate::preflight::{self, HostMemory, PreflightError};
 use crate::signals;
 use crate::status::ExitStatus;
 use crate::vcpu::VcpuThread;
+use devices::Devices;
 use gzvm::abi::{cap, reg};
 use gzvm::{Gzvm, Vcpu, Vm};
 use nix::sys::signal::Signal;
@@ -63,6 +60,9 @@ pub enum StartError {
     /// The devices contradict each other.
     #[error(transparent)]
     Bus(#[from] Overlap),
+    /// More devices than the bus has interrupts or addresses for.
+    #[error("too many devices: give the VM fewer disks or consoles")]
+    PciFull,
     /// The driver or the hypervisor refused something.
     #[error(transparent)]
     Driver(#[from] gzvm::Error),
@@ -126,10 +126,7 @@ pub struct Machine<'a> {
     placement: Placement,
     vcpus: u32,
     ram: Arc<GuestRam>,
-    bus: Bus,
-    ports: Vec<Arc<SerialPort>>,
-    inputs: Vec<(String, Arc<SerialPort>, File)>,
-    failure_output: Option<File>,
+    devices: Devices,
 }
 
 impl<'a> Machine<'a> {
@@ -147,44 +144,10 @@ impl<'a> Machine<'a> {
         let policy = Policy { hugepages: config.hugepages, private };
         let ram = Arc::new(GuestRam::new(&layout, policy)?);
         let placement = boot::load(&config.payload, &layout, ram.memory())?;
-        let mut machine = Self {
-            config,
-            layout,
-            placement,
-            vcpus,
-            ram,
-            bus: Bus::default(),
-            ports: Vec::new(),
-            inputs: Vec::new(),
-            failure_output: None,
-        };
-        machine.add_serial_ports()?;
+        let devices = Devices::new(config, &ram)?;
+        let machine = Self { config, layout, placement, vcpus, ram, devices };
         machine.write_device_tree()?;
         Ok(machine)
-    }
-
-    fn add_serial_ports(&mut self) -> Result<(), StartError> {
-        for (number, (address, spi)) in (1..).zip(SERIAL) {
-            let name = format!("ttyS{}", number - 1);
-            let given = self.config.serial.iter().find(|port| port.number == number);
-            let output = given.map_or(&crate::config::SerialOutput::Sink, |port| &port.output);
-            let output = Output::open(name.clone(), output)
-                .map_err(io_error(format!("output of {name}")))?;
-            if number == FAILURE_PORT {
-                let file = output.file().map(File::try_clone).transpose();
-                self.failure_output = file.map_err(io_error(format!("output of {name}")))?;
-            }
-            let irq = IrqLine::new(spi).map_err(io_error("eventfd"))?;
-            let port = Arc::new(SerialPort::new(irq, output));
-            self.bus.add(Region { start: address, size: SERIAL_SIZE }, port.clone())?;
-            if let Some(input) = given.and_then(|port| port.input.as_ref()) {
-                let file =
-                    console::open_input(input).map_err(io_error(format!("input of {name}")))?;
-                self.inputs.push((name, Arc::clone(&port), file));
-            }
-            self.ports.push(port);
-        }
-        Ok(())
     }
 
     fn write_device_tree(&self) -> Result<(), StartError> {
@@ -196,6 +159,7 @@ impl<'a> Machine<'a> {
             vcpus: self.vcpus,
             bootargs: &bootargs,
             seeds: &seeds,
+            pci: self.devices.pci(),
         };
         let blob = fdt::write(&description.tree()?)?;
         let start = GuestAddress(self.layout.dtb.start);
@@ -218,22 +182,14 @@ impl<'a> Machine<'a> {
         }
         self.ram.register(&vm)?;
         vm.create_vgic(crate::layout::GIC_DIST.start, self.layout.gic_redist.start)?;
-        for port in &self.ports {
-            port.connect(&vm)?;
-        }
+        self.devices.connect(&vm)?;
         let vcpus = (0..self.vcpus).map(|id| vm.create_vcpu(id)).collect::<Result<Vec<_>, _>>()?;
         self.protect(&vm)?;
         vm.set_dtb_config(self.layout.dtb.start, DTB_WINDOW)?;
         for vcpu in &vcpus {
             self.set_registers(vcpu)?;
         }
-        if let Some(output) = &self.failure_output {
-            orphan::watch(output, events.clone()).map_err(io_error("output of ttyS1"))?;
-        }
-        for (name, port, input) in self.inputs {
-            port.feed(&name, input).map_err(io_error(format!("input of {name}")))?;
-        }
-        let bus = Arc::new(self.bus);
+        let bus = Arc::new(self.devices.start(events)?);
         let threads = vcpus
             .into_iter()
             .map(|vcpu| VcpuThread::spawn(vcpu, Arc::clone(&bus), events.clone()))
@@ -271,9 +227,6 @@ impl<'a> Machine<'a> {
         vcpu.set_reg(reg::x(0), self.layout.dtb.start)
     }
 }
-
-/// virtmgr reads the reason of a failure from this port.
-const FAILURE_PORT: u8 = 2;
 
 fn host_cpus() -> u32 {
     let count = thread::available_parallelism().map_or(1, usize::from);

@@ -40,7 +40,6 @@ pub const WITHOUT_EFFECT: &[WithoutEffect] = &[
     without_effect("no-balloon", false, "a balloon exists on request only"),
     without_effect("no-pmu", false, "GenieZone guests have no PMU"),
     without_effect("no-usb", false, "there is no USB"),
-    without_effect("pci", true, "there are no PCI devices"),
     without_effect("socket", true, "the VM takes no commands"),
     without_effect("virt-cpufreq", false, "a scheduling hint"),
 ];
@@ -55,7 +54,6 @@ pub const REFUSED: &[Refused] = &[
     refused("android-display-service", true, GRAPHICS),
     refused("file-backed-mapping", true, MINIMAL),
     refused("balloon-page-reporting", false, MINIMAL),
-    refused("block", true, MINIMAL),
     refused("device-tree-overlay", true, MINIMAL),
     refused("fdt-position", true, "the place of the device tree is fixed"),
     refused("gdb", true, NO_DEBUG),

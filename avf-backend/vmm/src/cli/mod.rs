@@ -7,12 +7,16 @@
 
 pub mod flags;
 pub mod kv;
+pub mod options;
 pub mod serial;
 
-use crate::config::{Config, Payload, Protection, Vcpus, DEFAULT_MEMORY, DEFAULT_SWIOTLB};
-use crate::layout::MIB;
+use crate::config::{
+    Config, DiskConfig, Payload, Protection, SerialPort, Vcpus, DEFAULT_MEMORY, DEFAULT_SWIOTLB,
+};
+use crate::devices::pci::PciWindows;
 use crate::status::ExitStatus;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser};
+use options::Cpus;
 use serial::Serial;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -50,11 +54,11 @@ struct RunArgs {
     cid: Option<u32>,
 
     /// All guest memory in MiB, the restricted-DMA pool included
-    #[arg(long, short, value_name = "MIB", value_parser = parse_mem)]
+    #[arg(long, short, value_name = "MIB", value_parser = options::mem)]
     mem: Option<u64>,
 
     /// Size of a protected VM's restricted-DMA pool in MiB
-    #[arg(long, value_name = "MIB", value_parser = parse_mib)]
+    #[arg(long, value_name = "MIB", value_parser = options::mib)]
     swiotlb: Option<u64>,
 
     /// Protect the VM; the hypervisor's firmware runs first
@@ -66,7 +70,7 @@ struct RunArgs {
     protected_vm_without_firmware: bool,
 
     /// Number of vCPUs
-    #[arg(long, short, value_name = "N", value_parser = parse_cpus)]
+    #[arg(long, short, value_name = "N", value_parser = options::cpus)]
     cpus: Option<Cpus>,
 
     /// As many vCPUs as the host has CPUs
@@ -90,6 +94,14 @@ struct RunArgs {
     #[arg(long, value_name = "SPEC", value_parser = serial::parse)]
     serial: Vec<Serial>,
 
+    /// Disk: `path=F[,ro=true|false][,id=SERIAL]`; raw or crosvm's composite format
+    #[arg(long, value_name = "SPEC", value_parser = options::disk)]
+    block: Vec<DiskConfig>,
+
+    /// Where PCI is: `mem=[start=A,size=S],cam=[start=A,size=S]`
+    #[arg(long, value_name = "SPEC", value_parser = options::pci)]
+    pci: Option<PciWindows>,
+
     /// Ask for transparent huge pages for guest memory
     #[arg(long)]
     hugepages: bool,
@@ -103,7 +115,7 @@ struct RunArgs {
     dump_device_tree_blob: Option<PathBuf>,
 
     /// `geniezone[device=/dev/gzvm]`
-    #[arg(long, value_name = "NAME", value_parser = parse_hypervisor)]
+    #[arg(long, value_name = "NAME", value_parser = options::hypervisor)]
     hypervisor: Option<PathBuf>,
 
     /// Kernel in the arm64 Image format
@@ -209,7 +221,10 @@ fn config(run: RunArgs) -> Result<Config, String> {
         vcpus,
         payload,
         params: run.params,
-        serial: ports(run.serial)?,
+        serial: ports(&run.serial)?,
+        consoles: consoles(&run.serial)?,
+        disks: run.block,
+        pci: run.pci.unwrap_or_default(),
         hugepages: run.hugepages,
         dont_fork: run.unmap_guest_memory_on_fork,
         dump_device_tree: run.dump_device_tree_blob,
@@ -217,66 +232,27 @@ fn config(run: RunArgs) -> Result<Config, String> {
     })
 }
 
-fn ports(serial: Vec<Serial>) -> Result<Vec<crate::config::SerialPort>, String> {
-    let mut ports: Vec<crate::config::SerialPort> = Vec::new();
-    for given in serial {
-        match given {
-            Serial::Port(port) if ports.iter().any(|p| p.number == port.number) => {
-                return Err(format!("--serial: port {} is given twice", port.number));
-            }
-            Serial::Port(port) => ports.push(port),
-            Serial::VirtioConsole(console) => {
-                log::warn!("--serial: hvc{} does not exist", console.number - 1);
-            }
-        }
-    }
-    Ok(ports)
+fn ports(serial: &[Serial]) -> Result<Vec<SerialPort>, String> {
+    let ports = serial.iter().filter_map(|given| match given {
+        Serial::Port(port) => Some(port.clone()),
+        Serial::VirtioConsole(_) => None,
+    });
+    unique("serial port", ports.collect())
 }
 
-fn parse_mib(text: &str) -> Result<u64, String> {
-    let mib: u64 = text.parse().map_err(|_| "a number of MiB is expected".to_owned())?;
-    mib.checked_mul(MIB).ok_or_else(|| "more than can be addressed".into())
+fn consoles(serial: &[Serial]) -> Result<Vec<SerialPort>, String> {
+    let consoles = serial.iter().filter_map(|given| match given {
+        Serial::Port(_) => None,
+        Serial::VirtioConsole(console) => Some(console.clone()),
+    });
+    unique("virtio console", consoles.collect())
 }
 
-/// `N`, or crosvm's `size=N`.
-fn parse_mem(text: &str) -> Result<u64, String> {
-    match parse_mib(text.strip_prefix("size=").unwrap_or(text)) {
-        Ok(0) => Err("a VM needs memory".into()),
-        other => other,
-    }
-}
-
-/// The value of `--cpus`.
-#[derive(Clone, Copy, Debug)]
-struct Cpus {
-    count: Option<u32>,
-}
-
-/// `N` or `num-cores=N`, and keys for what GenieZone guests do not have.
-fn parse_cpus(text: &str) -> Result<Cpus, String> {
-    let mut count = None;
-    for item in kv::parse(text).map_err(|e| e.to_string())? {
-        match (item.key, item.value) {
-            ("num-cores", Some(value)) | (value, None) => {
-                count = Some(value.parse().map_err(|_| format!("{value} is not a number"))?);
-            }
-            // GenieZone hides SVE; `auto` asks for it where it exists.
-            ("sve", _) => {}
-            (key, _) => return Err(format!("{key} is not supported")),
-        }
-    }
-    Ok(Cpus { count })
-}
-
-fn parse_hypervisor(text: &str) -> Result<PathBuf, String> {
-    let Some(options) = text.strip_prefix("geniezone") else {
-        return Err(format!("{text} is not supported: geniezone is the only hypervisor"));
-    };
-    let options = options.strip_prefix('[').and_then(|o| o.strip_suffix(']')).unwrap_or(options);
-    match options.strip_prefix("device=") {
-        Some(device) => Ok(device.into()),
-        None if options.is_empty() => Ok(gzvm::abi::uapi::DEVICE_PATH.into()),
-        None => Err(format!("{options} is not understood: device= is")),
+fn unique(what: &str, mut ports: Vec<SerialPort>) -> Result<Vec<SerialPort>, String> {
+    ports.sort_by_key(|port| port.number);
+    match ports.windows(2).find(|pair| pair[0].number == pair[1].number) {
+        Some(pair) => Err(format!("--serial: {what} {} is given twice", pair[0].number)),
+        None => Ok(ports),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::config::{SerialInput, SerialOutput};
+use crate::layout::MIB;
 
 fn run(args: &[&str]) -> Result<Invocation, CliError> {
     parse([&["gzvm_vmm", "--extended-status", "run"], args].concat())

@@ -25,6 +25,12 @@ impl IrqLine {
     pub fn connect(&self, vm: &Vm) -> gzvm::Result<()> {
         vm.register_irqfd(self.event.as_fd(), self.spi, None)
     }
+
+    /// Whether it was triggered since the last call.
+    #[cfg(test)]
+    pub fn take(&self) -> bool {
+        self.event.read().is_ok()
+    }
 }
 
 impl vm_superio::Trigger for IrqLine {

@@ -4,4 +4,6 @@
 pub mod bus;
 pub mod console;
 pub mod irq;
+pub mod pci;
 pub mod serial;
+pub mod virtio;

@@ -6,6 +6,7 @@
 
 use super::tree::Node;
 use super::FdtError;
+use crate::devices::pci::{slot_spi, PciWindows};
 use crate::layout::{Layout, Placement, Region, GIC_DIST, SERIAL, SERIAL_SIZE};
 
 const PHANDLE_GIC: u32 = 1;
@@ -16,9 +17,20 @@ const SPI: u32 = 0;
 /// GIC binding: private peripheral interrupt.
 const PPI: u32 = 1;
 const EDGE_RISING: u32 = 1;
+const LEVEL_HIGH: u32 = 4;
 const LEVEL_LOW: u32 = 8;
 /// GIC binding: the lowest bit of the mask of CPUs that a PPI goes to.
 const PPI_CPU_SHIFT: u32 = 8;
+
+/// PCI binding (IEEE 1275): 32-bit memory.
+const PCI_MEMORY_32: u32 = 0x0200_0000;
+/// PCI binding: prefetchable 64-bit memory.
+const PCI_PREFETCHABLE_64: u32 = 0x4300_0000;
+/// PCI binding: the lowest bit of the slot in an address.
+const PCI_SLOT_SHIFT: u32 = 11;
+/// PCI binding: the slot in an address.
+const PCI_SLOT_MASK: u32 = 0xf800;
+const PCI_INTA: u32 = 1;
 
 /// The generic timer's PPIs: secure and non-secure physical, virtual, hypervisor.
 const TIMER_PPIS: [u32; 4] = [13, 14, 11, 10];
@@ -51,6 +63,8 @@ pub struct Description<'a> {
     pub bootargs: &'a str,
     /// Randomness.
     pub seeds: &'a Seeds,
+    /// PCI windows, and the number of devices behind the bridge.
+    pub pci: (PciWindows, u8),
 }
 
 impl Description<'_> {
@@ -72,6 +86,7 @@ impl Description<'_> {
         for (address, spi) in SERIAL {
             serial(root.child(&serial_name(address)), address, spi);
         }
+        self.pci(root.child("pci"));
         self.firmware(&mut root);
         // rialto fails without it; what is below comes from overlays.
         root.child("avf");
@@ -85,6 +100,7 @@ impl Description<'_> {
         }
         let stdout = format!("/{}", serial_name(SERIAL[0].0));
         chosen
+            .set_cells("linux,pci-probe-only", &[1])
             .set_strings("bootargs", &[self.bootargs])
             .set_strings("stdout-path", &[&stdout])
             .set_pairs("kaslr-seed", &[self.seeds.kaslr])
@@ -152,6 +168,36 @@ impl Description<'_> {
         ((1 << self.vcpus.min(8)) - 1) << PPI_CPU_SHIFT
     }
 
+    fn pci(&self, pci: &mut Node) {
+        let (PciWindows { cam, memory }, devices) = self.pci;
+        let high = self.layout.high_mmio();
+        let mut ranges = Vec::new();
+        for (space, window) in [(PCI_MEMORY_32, memory), (PCI_PREFETCHABLE_64, high)] {
+            ranges.push(space);
+            ranges.extend([window.start, window.start, window.size].map(cells).as_flattened());
+        }
+        let mut map = Vec::new();
+        for slot in 1..=devices {
+            let address = u32::from(slot) << PCI_SLOT_SHIFT;
+            map.extend([address, 0, 0, PCI_INTA, PHANDLE_GIC, 0, 0]);
+            map.extend([SPI, slot_spi(slot), LEVEL_HIGH]);
+        }
+        pci.set_strings("compatible", &["pci-host-cam-generic"])
+            .set_strings("device_type", &["pci"])
+            .set_cells("#address-cells", &[3])
+            .set_cells("#size-cells", &[2])
+            .set_cells("#interrupt-cells", &[1])
+            .set_cells("bus-range", &[0, 0])
+            .set_pairs("reg", &[cam.start, cam.size])
+            .set_cells("ranges", &ranges)
+            .set_cells("interrupt-map", &map)
+            .set_cells("interrupt-map-mask", &[PCI_SLOT_MASK, 0, 0, 7])
+            .set_flag("dma-coherent");
+        if self.layout.swiotlb.is_some() {
+            pci.set_cells("memory-region", &[PHANDLE_RESTRICTED_DMA]);
+        }
+    }
+
     /// What the hypervisor's firmware needs to find the payload.
     fn firmware(&self, root: &mut Node) {
         if self.layout.pvmfw.is_none() {
@@ -162,6 +208,12 @@ impl Description<'_> {
         set_address(config, "kernel-address", payload.start);
         set_address(config, "kernel-size", payload.size);
     }
+}
+
+/// A 64-bit value as two cells.
+fn cells(value: u64) -> [u32; 2] {
+    // CAST: the two halves are meant.
+    [(value >> 32) as u32, value as u32]
 }
 
 /// MPIDR affinity of a vCPU.

@@ -11,8 +11,14 @@ fn blob(memory: u64, swiotlb: Option<u64>, vcpus: u32, pvmfw: bool) -> Vec<u8> {
     let placement = layout.place_kernel(0, 3 * MIB, Some(1000)).unwrap();
     let seeds = Seeds { kaslr: 0x0102_0304_0506_0708, rng: [9; 256] };
     let bootargs = "panic=-1 console=ttyS0";
-    let description =
-        Description { layout: &layout, placement: &placement, vcpus, bootargs, seeds: &seeds };
+    let description = Description {
+        layout: &layout,
+        placement: &placement,
+        vcpus,
+        bootargs,
+        seeds: &seeds,
+        pci: (PciWindows::default(), 2),
+    };
     super::super::write(&description.tree().unwrap()).unwrap()
 }
 
@@ -78,6 +84,24 @@ fn four_serial_ports_on_two_interrupts() {
 }
 
 #[test]
+fn pci_slots_have_interrupts_from_four_on() {
+    let blob = blob(64 * MIB, Some(2 * MIB), 1, false);
+    let fdt = Fdt::new(&blob).unwrap();
+    assert_eq!(text(&fdt, "/pci", "compatible"), "pci-host-cam-generic\0");
+    assert_eq!(cells(&fdt, "/pci", "reg"), [0, 0x2e00_0000, 0, 0x100_0000]);
+    let ranges = cells(&fdt, "/pci", "ranges");
+    assert_eq!(ranges[..7], [0x200_0000, 0, 0x2c00_0000, 0, 0x2c00_0000, 0, 0x200_0000]);
+    assert_eq!(ranges[7..], [0x4300_0000, 1, 0, 1, 0, 0xff, 0]);
+    assert_eq!(
+        cells(&fdt, "/pci", "interrupt-map"),
+        [0x800, 0, 0, 1, 1, 0, 0, 0, 4, 4, 0x1000, 0, 0, 1, 1, 0, 0, 0, 5, 4]
+    );
+    let pool = "/reserved-memory/restricted_dma_reserved@83e00000";
+    assert_eq!(cells(&fdt, "/pci", "memory-region"), cells(&fdt, pool, "phandle"));
+    assert_eq!(cells(&fdt, "/chosen", "linux,pci-probe-only"), [1]);
+}
+
+#[test]
 fn protected_vm_has_a_pool_with_an_address() {
     let blob = blob(72 * MIB, Some(8 * MIB), 1, true);
     let fdt = Fdt::new(&blob).unwrap();
@@ -109,6 +133,7 @@ fn long_parameters_are_refused_before_the_kernel_cuts_them() {
         vcpus: 1,
         bootargs: &bootargs,
         seeds: &seeds,
+        pci: (PciWindows::default(), 0),
     };
     assert!(matches!(description.tree(), Err(FdtError::Bootargs { len: 2048, limit: 2047 })));
 }
