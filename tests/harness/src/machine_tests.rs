@@ -32,6 +32,10 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     boot_tests(project, &machine(&parts, true), "default", device, DEVICE_LIMITS, results)?;
     let strict = format!("{device} refhyp.strict");
     boot_tests(project, &machine(&parts, false), "strict", &strict, DEVICE_LIMITS, results)?;
+    let absent = format!("{device} gzvm.tests=absent");
+    let mut bare = machine(&parts, false);
+    bare.options.no_hypervisor = true;
+    boot_tests(project, &bare, "no EL2", &absent, DEVICE_LIMITS, results)?;
     demo(project, &parts, results)
 }
 
@@ -84,7 +88,7 @@ fn boot_tests(
     let started = Instant::now();
     let limits = Limits::seconds(limits.0, limits.1);
     let mut step = crate::ui::Step::start(&format!("qemu {name}"));
-    let log = project.log(&format!("qemu-{name}"));
+    let log = project.log(&format!("qemu-{}", name.replace(' ', "-")));
     let run = machine.run(&log, limits, |line| step.update(line))?;
     step.done("");
     for suite in suites(name, &run, started.elapsed()) {

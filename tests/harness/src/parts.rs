@@ -45,9 +45,7 @@ pub fn build(project: &Project) -> Result<Parts> {
     // The network first: what is missing shows before the long builds.
     let busybox = fetcher.busybox()?;
     let linux = toolchain::linux(&fetcher)?;
-    let none = || PathBuf::from("/dev/null");
-    let (refhyp, refhyp_test, payload) =
-        wip(bare_metal(project)).unwrap_or_else(|| (none(), none(), none()));
+    let (refhyp, refhyp_test, payload) = bare_metal(project)?;
     let userland = wip(cargo::build(project, &linux, "build", USERLAND, &["--bins"], "userland"))
         .unwrap_or_default();
     let tests = wip(cargo::build(project, &linux, "test", DEVICE_TESTS, &["--no-run"], "tests"))
@@ -96,10 +94,11 @@ fn bare_metal(project: &Project) -> Result<(PathBuf, PathBuf, PathBuf)> {
         cargo::flat_image(&program.path, &image)?;
         Ok(image)
     };
+    let none = || PathBuf::from("/dev/null");
     Ok((
-        flat("refhyp", &[], "refhyp")?,
-        flat("refhyp", &["--features", "test-hooks"], "refhyp-test")?,
-        flat("payload", &[], "payload")?,
+        wip(flat("refhyp", &[], "refhyp")).unwrap_or_else(none),
+        wip(flat("refhyp", &["--features", "test-hooks"], "refhyp-test")).unwrap_or_else(none),
+        wip(flat("payload", &[], "payload")).unwrap_or_else(none),
     ))
 }
 

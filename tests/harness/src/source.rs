@@ -12,6 +12,8 @@ use crate::process;
 const WITH_LICENCE: &[&str] =
     &["rs", "c", "h", "S", "sh", "bp", "te", "aidl", "toml", "config", "ld", "bazel"];
 const WITH_LICENCE_BY_NAME: &[&str] = &["Makefile", "Kbuild", "Kconfig", "init", "run"];
+/// Starts of executable scripts without an extension.
+const SCRIPT: &str = "#!/";
 
 /// A tracked or new file of the project.
 pub struct Source {
@@ -55,19 +57,21 @@ fn licences(path: &str) -> &'static [&'static str] {
     }
 }
 
-fn wants_licence(path: &str) -> bool {
-    let path = Path::new(path);
+fn wants_licence(source: &Source) -> bool {
+    let path = Path::new(&source.path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let ext = path.extension().unwrap_or_default().to_string_lossy();
-    WITH_LICENCE.contains(&&*ext) || WITH_LICENCE_BY_NAME.contains(&&*name)
+    WITH_LICENCE.contains(&&*ext)
+        || WITH_LICENCE_BY_NAME.contains(&&*name)
+        || source.text.starts_with(SCRIPT)
 }
 
 /// Files without the right licence line on their first line (the second after `#!`).
 pub fn licence_errors(sources: &[Source]) -> Vec<String> {
     let mut errors = Vec::new();
-    for source in sources.iter().filter(|source| wants_licence(&source.path)) {
+    for source in sources.iter().filter(|source| wants_licence(source)) {
         let want = licences(&source.path);
-        let mut lines = source.text.lines().skip_while(|line| line.starts_with("#!/"));
+        let mut lines = source.text.lines().skip_while(|line| line.starts_with(SCRIPT));
         let first = lines.next().unwrap_or_default();
         let got = first
             .split_once("SPDX-License-Identifier: ")
