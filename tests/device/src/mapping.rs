@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Memory for guests.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+
+/// Memory of this process that a guest may use at the same time: there are never references into it.
+pub struct Mapping {
+    start: *mut u8,
+    size: usize,
+}
+
+// SAFETY: all access is by volatile reads and writes of single words.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Private anonymous memory.
+    pub fn anonymous(size: u64) -> Self {
+        Self::map(size, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+    }
+
+    /// A part of a file.
+    pub fn of_file(file: &File, offset: u64, size: u64) -> Self {
+        let offset = libc::off_t::try_from(offset).expect("offset");
+        Self::map(size, libc::MAP_SHARED, file.as_raw_fd(), offset)
+    }
+
+    fn map(size: u64, flags: i32, fd: i32, offset: libc::off_t) -> Self {
+        let size = usize::try_from(size).expect("size");
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), size, protection, flags, fd, offset) };
+        assert_ne!(start, libc::MAP_FAILED, "mmap: {}", io::Error::last_os_error());
+        Self { start: start.cast(), size }
+    }
+
+    /// Address of the first byte.
+    pub fn address(&self) -> u64 {
+        self.start as u64
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size as u64
+    }
+
+    fn word(&self, offset: u64) -> *mut u64 {
+        let offset = usize::try_from(offset).expect("offset");
+        assert!(offset % 8 == 0 && offset + 8 <= self.size, "offset {offset:#x} in mapping");
+        // SAFETY: the word lies inside the mapping.
+        unsafe { self.start.add(offset).cast() }
+    }
+
+    /// Reads a word.
+    pub fn read(&self, offset: u64) -> u64 {
+        // SAFETY: `word` answers an aligned address inside the mapping.
+        unsafe { self.word(offset).read_volatile() }
+    }
+
+    /// Writes a word.
+    pub fn write(&self, offset: u64, value: u64) {
+        // SAFETY: as above.
+        unsafe { self.word(offset).write_volatile(value) };
+    }
+
+    /// Copies a program in and makes it visible to instruction fetches that bypass the caches.
+    pub fn load(&self, offset: u64, code: &[u8]) {
+        for (index, chunk) in code.chunks(8).enumerate() {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            self.write(offset + 8 * index as u64, u64::from_le_bytes(bytes));
+        }
+        self.clean(offset, code.len() as u64);
+    }
+
+    /// Cleans a range to the point of coherency: guests without an MMU bypass the caches.
+    #[cfg(target_arch = "aarch64")]
+    pub fn clean(&self, offset: u64, size: u64) {
+        // The smallest line that any CPU has.
+        for at in (offset & !15..offset + size).step_by(16) {
+            let address = self.address() + at;
+            // SAFETY: cleaning a line of our own mapping changes no data; Linux allows it in EL0.
+            unsafe { std::arch::asm!("dc cvac, {}", in(reg) address) };
+        }
+        // SAFETY: a barrier.
+        unsafe { std::arch::asm!("dsb sy") };
+    }
+
+    /// Nothing to do where there are no guests.
+    #[cfg(not(target_arch = "aarch64"))]
+    pub fn clean(&self, _offset: u64, _size: u64) {}
+
+    /// Replaces a page by fresh anonymous memory at the same address.
+    pub fn replace_page(&self, offset: u64) {
+        let page = usize::try_from(PAGE).expect("size");
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        assert!(offset % PAGE == 0);
+        let address = self.word(offset).cast();
+        // SAFETY: replaces a page of our own mapping, into which there are no references.
+        let start = unsafe { libc::mmap(address, page, protection, flags, -1, 0) };
+        assert_eq!(start, address, "mmap: {}", io::Error::last_os_error());
+    }
+
+    /// Takes access away from a part of the mapping, which splits it for the kernel, and back.
+    pub fn split(&self, offset: u64, size: u64) {
+        let size = usize::try_from(size).expect("size");
+        let address = self.word(offset).cast();
+        for protection in [libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC] {
+            // SAFETY: changes the protection of our own mapping.
+            let result = unsafe { libc::mprotect(address, size, protection) };
+            assert_eq!(result, 0, "mprotect: {}", io::Error::last_os_error());
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nobody has references into it.
+        unsafe { libc::munmap(self.start.cast(), self.size) };
+    }
+}
+
+/// A file in memory.
+pub fn memfd(size: u64) -> File {
+    // SAFETY: the name is a NUL-terminated string; the answer is a new descriptor of ours.
+    let file = unsafe {
+        let fd = libc::memfd_create(c"guest".as_ptr(), libc::MFD_CLOEXEC);
+        assert!(fd >= 0, "memfd_create: {}", io::Error::last_os_error());
+        File::from_raw_fd(fd)
+    };
+    file.set_len(size).expect("size of a memfd");
+    file
+}
