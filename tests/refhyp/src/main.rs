@@ -4,6 +4,9 @@
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+#[cfg(all(target_os = "none", feature = "test-hooks"))]
+extern crate alloc;
+
 #[cfg(target_os = "none")]
 mod el2;
 

@@ -49,15 +49,20 @@ pub fn hypervisor() -> &'static Hypervisor<'static, Real> {
     }
 }
 
-/// The boot CPU's Rust entry, with the device tree's address.
-pub extern "C" fn main(dtb: u64) -> ! {
-    space::build();
-    space::enable();
+/// Gives the allocator its memory. Once in each copy of the program.
+pub fn init_heap() {
     // SAFETY: the heap's memory is used by nothing else.
     unsafe {
         let heap = &raw mut HEAP;
         ALLOCATOR.lock().init(heap as usize, HEAP_SIZE);
     }
+}
+
+/// The boot CPU's Rust entry, with the device tree's address.
+pub extern "C" fn main(dtb: u64) -> ! {
+    space::build();
+    space::enable();
+    init_heap();
     let old = device_tree(dtb);
     let machine = match Machine::read(old) {
         Ok(machine) => machine,

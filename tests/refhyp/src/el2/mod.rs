@@ -17,5 +17,3 @@ mod space;
 mod sysreg;
 mod vectors;
 mod world;
-
-extern crate alloc;

@@ -242,6 +242,7 @@ pub fn inject(regs: &mut Regs, exception: Exception) {
     if let Some(far) = entry.far {
         write!("far_el1", far);
     }
-    regs.pc = read!("vbar_el1") + entry.vector;
+    // The low bits of the table's address mean nothing.
+    regs.pc = (read!("vbar_el1") & !0x7ff) + entry.vector;
     regs.pstate = entry.pstate;
 }
