@@ -25,7 +25,7 @@ use kernel::{
             HrTimerCallbackContext,
             HrTimerPointer,
             HrTimerRestart,
-            RelativeHardMode, //
+            RelativeMode, //
         },
         Delta,
         Monotonic, //
@@ -107,6 +107,7 @@ impl HrTimerCallback for Waker {
 
 impl_has_hr_timer! {
     impl HasHrTimer<Self> for Waker {
-        mode: RelativeHardMode<Monotonic>, field: self.timer
+        // Not the hard mode: the callback takes ordinary spin locks, which sleep under PREEMPT_RT.
+        mode: RelativeMode<Monotonic>, field: self.timer
     }
 }
