@@ -10,6 +10,7 @@ use std::path::Path;
 /// How messages begin that report a defect of the kernel.
 const DEFECTS: &[&str] = &[
     "BUG: ",
+    "[ BUG: ",
     "INFO: task ",
     "Internal error: ",
     "Kernel panic",
