@@ -36,6 +36,15 @@ pub fn open_write(path: &Path) -> io::Result<File> {
     }
 }
 
+/// What to call a file in messages: for an inherited descriptor, what it was opened as.
+pub fn describe(path: &Path) -> String {
+    let target = inherited(path).and_then(|_| std::fs::read_link(path).ok());
+    match target {
+        Some(target) => target.display().to_string(),
+        None => path.display().to_string(),
+    }
+}
+
 /// The descriptor that a path names, if it names one of this process.
 fn inherited(path: &Path) -> Option<RawFd> {
     let name = path.to_str()?;
@@ -82,6 +91,14 @@ mod tests {
         assert!(error.to_string().contains("writing"), "{error}");
         let null = OpenOptions::new().write(true).open("/dev/null").unwrap();
         assert!(open_read(Path::new(&path_of(&null))).is_err());
+    }
+
+    #[test]
+    fn messages_name_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let described = describe(Path::new(&path_of(file.as_file())));
+        assert_eq!(described, file.path().display().to_string());
+        assert_eq!(describe(Path::new("/x")), "/x");
     }
 
     #[test]

@@ -63,12 +63,12 @@ impl Region {
 /// Why there is no layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum LayoutError {
-    /// The restricted-DMA pool leaves too little memory.
+    /// Nothing would be left for the guest.
     #[error(
-        "{memory} MiB of memory do not hold the {swiotlb} MiB restricted-DMA pool and the guest: \
-         give the VM more memory (--mem)",
+        "{memory} MiB of memory are too little, {used} MiB of them are for the device tree and \
+         restricted DMA: give the VM more memory (--mem)",
         memory = .memory / MIB,
-        swiotlb = .swiotlb / MIB
+        used = .swiotlb.saturating_add(DTB_WINDOW) / MIB
     )]
     TooSmall {
         /// All memory in bytes.

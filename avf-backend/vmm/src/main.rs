@@ -2,7 +2,6 @@
 //! The process that runs one VM: understands its command line, runs the VM and turns its end into
 //! the exit status that the parent expects.
 
-use anyhow::Context;
 use gzvm_vmm::cli::{self, Invocation};
 use gzvm_vmm::status::ExitStatus;
 use gzvm_vmm::{machine, signals};
@@ -21,18 +20,20 @@ fn main() -> ExitCode {
             return error.status.into();
         }
     };
-    let status = run(&invocation).unwrap_or_else(|error| {
-        report(&format!("{error:#}"));
-        ExitStatus::StartFailed
-    });
-    status.into()
+    run(&invocation).into()
 }
 
-fn run(invocation: &Invocation) -> anyhow::Result<ExitStatus> {
+fn run(invocation: &Invocation) -> ExitStatus {
     init_logging(&invocation.log_filter);
     let config = &invocation.config;
     let name = config.name.as_deref().unwrap_or("VM");
-    let ending = machine::run(config).with_context(|| format!("{name} cannot be started"))?;
+    let ending = match machine::run(config) {
+        Ok(ending) => ending,
+        Err(error) => {
+            report(&format!("{name} cannot be started: {error}"));
+            return ExitStatus::StartFailed;
+        }
+    };
     if let Some(message) = &ending.message {
         report(&format!("{name}: {message}"));
     }
@@ -40,10 +41,10 @@ fn run(invocation: &Invocation) -> anyhow::Result<ExitStatus> {
         log::info!("{name}: ended by {signal}");
         signals::die_of(signal);
     }
-    Ok(match invocation.extended_status {
+    match invocation.extended_status {
         true => ending.status,
         false => ending.status.without_extension(),
-    })
+    }
 }
 
 /// The one line that says why; the parent shows it beside the VM's end.

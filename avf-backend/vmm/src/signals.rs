@@ -5,18 +5,30 @@
 use crate::event::VmEvent;
 use nix::libc::{c_int, c_void, siginfo_t};
 use nix::sys::signal::{raise, SigSet, Signal};
+use std::fs;
 use std::io;
 use std::sync::mpsc::Sender;
 use std::thread;
 use vmm_sys_util::signal::{register_signal_handler, SIGRTMIN};
 
-/// Signals that ask this process to end.
+/// Signals that ask this process to end, but for those that its starter had ignored (`nohup`).
 fn ending() -> SigSet {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = ignored(&status);
     let mut set = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        set.add(signal);
+        // Bit n - 1 is signal n.
+        if ignored >> (signal as u32 - 1) & 1 == 0 {
+            set.add(signal);
+        }
     }
     set
+}
+
+/// The set of ignored signals in a process's status.
+fn ignored(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Turns signals that ask for the end into events. Comes before any other thread is started, since
@@ -56,4 +68,15 @@ pub fn prepare_kicks() -> io::Result<()> {
     extern "C" fn nothing(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}
     register_signal_handler(kick_signal(), nothing)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read() {
+        assert_eq!(ignored("SigBlk:\t00\nSigIgn:\t0000000000001001\n"), 0x1001);
+        assert_eq!(ignored(""), 0);
+    }
 }

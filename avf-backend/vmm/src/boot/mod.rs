@@ -18,7 +18,7 @@ use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap};
 #[derive(Debug, Error)]
 pub enum BootError {
     /// A file cannot be opened or read.
-    #[error("{what} {}: {source}", path.display())]
+    #[error("{what} {}: {source}", files::describe(path))]
     File {
         /// Which.
         what: &'static str,
@@ -28,7 +28,7 @@ pub enum BootError {
         source: io::Error,
     },
     /// The kernel is not one.
-    #[error("kernel {}: {source}", path.display())]
+    #[error("kernel {}: {source}", files::describe(path))]
     Image {
         /// Its name on the command line.
         path: PathBuf,
@@ -112,7 +112,7 @@ impl<'a> Source<'a> {
             source,
         })?;
         let memory_error = |source| BootError::Memory { what, source };
-        // CAST-free: a file that is larger than the address space was refused by the layout.
+        // A file that is larger than the address space was refused by the layout.
         let size = usize::try_from(self.size)
             .map_err(|_| memory_error(vm_memory::GuestMemoryError::InvalidBackendAddress))?;
         memory

@@ -18,6 +18,7 @@ use crate::devices::virtio::vsock::Vsock;
 use crate::devices::virtio::VirtioDevice;
 use crate::disk;
 use crate::event::VmEvent;
+use crate::files;
 use crate::layout::{Region, SERIAL, SERIAL_SIZE};
 use crate::memory::GuestRam;
 use crate::orphan;
@@ -141,7 +142,7 @@ fn virtio(config: &Config, ram: &GuestRam) -> Result<Vec<Named>, StartError> {
     for (index, disk) in config.disks.iter().enumerate() {
         let name = disk.id.clone().unwrap_or_else(|| format!("disk{index}"));
         let contents = disk::open(&disk.path, disk.writable)
-            .map_err(io_error(format!("disk {}", disk.path.display())))?;
+            .map_err(io_error(format!("disk {}", files::describe(&disk.path))))?;
         devices.push((name.clone(), Box::new(Block::new(name, contents, disk.writable))));
     }
     let random = File::open("/dev/urandom").map_err(io_error("/dev/urandom"))?;
