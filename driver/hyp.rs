@@ -12,7 +12,7 @@ use crate::{
     },
     kx::{
         exact_pages::ExactPages,
-        ratelimit::warn_limited,
+        ratelimit::info_limited,
         smccc,
         trace, //
     },
@@ -63,14 +63,14 @@ impl HypError {
 impl From<HypError> for Error {
     fn from(error: HypError) -> Self {
         let name = hvc::name(error.function).unwrap_or("?");
-        warn_limited!("hypervisor refused {name} with status {}\n", error.status);
+        info_limited!("hypervisor refused {name} with status {}\n", error.status);
         Error::from_errno(-status_errno(error.status).code())
     }
 }
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
-        warn_limited!("{} (errno {})\n", refusal.why, refusal.errno.code());
+        info_limited!("{} (errno {})\n", refusal.why, refusal.errno.code());
         Error::from_errno(-refusal.errno.code())
     }
 }

@@ -22,7 +22,10 @@ use crate::{
             AnonFile, //
         },
         clock,
-        ratelimit::warn_limited,
+        ratelimit::{
+            info_limited,
+            warn_limited, //
+        },
         sched,
         trace, //
     },
@@ -290,7 +293,7 @@ impl Vcpu {
                 Ok(None)
             }
             Err(error) => {
-                warn_limited!("page fault at {gpa:#x} cannot be served: {error:?}\n");
+                info_limited!("page fault at {gpa:#x} cannot be served: {error:?}\n");
                 let mut exception: run::Exception = shared.payload();
                 exception.error_code = error.to_errno().unsigned_abs();
                 shared.set_payload(&exception);

@@ -9,7 +9,17 @@ pub(crate) fn may_log() -> bool {
     ffi::gzvm_kx_may_log()
 }
 
-/// `pr_warn!`, rate-limited.
+/// `pr_info!`, rate-limited: for what a caller did wrong.
+macro_rules! info_limited {
+    ($($arg:tt)*) => {
+        if $crate::kx::ratelimit::may_log() {
+            kernel::pr_info!($($arg)*);
+        }
+    };
+}
+pub(crate) use info_limited;
+
+/// `pr_warn!`, rate-limited: for what the hypervisor did wrong.
 macro_rules! warn_limited {
     ($($arg:tt)*) => {
         if $crate::kx::ratelimit::may_log() {

@@ -50,6 +50,8 @@ pub fn run(tests: &[Test]) -> ! {
     let mut arguments = Arguments::from_args();
     // Tests count what the process has (descriptors, pinned memory) and fork.
     arguments.test_threads = Some(1);
+    // Programs read the output, on the console of a test machine too.
+    arguments.color.get_or_insert(libtest_mimic::ColorSetting::Never);
     let trial = |(name, needs, test): &Test| {
         let (ignored, test) = (!available(*needs), *test);
         Trial::test(*name, move || guarded(test)).with_ignored_flag(ignored)

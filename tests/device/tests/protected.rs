@@ -122,6 +122,19 @@ fn the_shared_pool_stays_shared() {
     assert_eq!(pool.read(0x800), SECRET);
 }
 
+fn relinquished_pages_come_back_wiped() {
+    let machine = Machine::new(8 * MIB, guest::relinquish());
+    machine.protect().expect("SET_PROTECTED_VM");
+    let mut vcpu = machine.boot_vcpu(&[0, SECRET]);
+    let mut give_back = || {
+        vcpu.answer_next_read(RAM + 4 * MIB);
+        assert_eq!(vcpu.report(), 0, "result of the call");
+        vcpu.report()
+    };
+    give_back();
+    assert_eq!(give_back(), 0, "what was in the page after it had been given back");
+}
+
 fn protection_comes_before_the_first_run() {
     let machine = Machine::new(4 * MIB, guest::poke());
     let mut vcpu = machine.boot_vcpu(&[0, SECRET]);
@@ -156,6 +169,7 @@ fn main() {
             kernel_access_to_a_private_page_shows_zeros,
             private_pages_come_back_wiped,
             the_shared_pool_stays_shared,
+            relinquished_pages_come_back_wiped,
             protection_comes_before_the_first_run,
             registers_are_private_after_the_first_run,
             the_firmware_size_is_written_back,
