@@ -13,6 +13,18 @@ const fn with(register: u64, lowest: u32, value: u64) -> u64 {
     (register & !field(lowest)) | (value << lowest)
 }
 
+/// Limits a field to `most`.
+const fn capped(register: u64, lowest: u32, most: u64) -> u64 {
+    if (register >> lowest) & 0xf > most {
+        with(register, lowest, most)
+    } else {
+        register
+    }
+}
+
+/// ID_AA64MMFR0_EL1.PARange of 40 bits.
+const PA_RANGE_40: u64 = 2;
+
 /// Who reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
@@ -52,7 +64,8 @@ fn for_guest(register: (u32, u32), raw: u64) -> u64 {
         (4, 0) => {
             let alone = with(with(raw, 0, 1), 4, 1);
             let gic = with(alone & !(field(8) | field(12)), 24, 1);
-            gic & !(field(28) | field(40) | field(44))
+            // CSV2 without the context registers, which are not switched.
+            capped(gic & !(field(28) | field(40) | field(44)), 56, 1)
         }
         // ID_AA64PFR1: BT and SSBS only.
         (4, 1) => raw & (field(0) | field(4)),
@@ -61,12 +74,12 @@ fn for_guest(register: (u32, u32), raw: u64) -> u64 {
         (5, _) => 0,
         // ID_AA64ISAR0: no TME.
         (6, 0) => raw & !field(24),
-        // ID_AA64ISAR1: no LS64.
-        (6, 1) => raw & !field(60),
-        // ID_AA64ISAR2: no WFxT, MOPS, BC.
-        (6, 2) => raw & !(field(0) | field(16) | field(20)),
-        // ID_AA64MMFR0: no ExS, FGT, ECV.
-        (7, 0) => raw & !(field(44) | field(56) | field(60)),
+        // ID_AA64ISAR1: no LS64; no pointer authentication, whose keys are not switched.
+        (6, 1) => raw & !(field(60) | field(4) | field(8) | field(24) | field(28)),
+        // ID_AA64ISAR2: no WFxT, MOPS, BC, pointer authentication.
+        (6, 2) => raw & !(field(0) | field(8) | field(12) | field(16) | field(20)),
+        // ID_AA64MMFR0: no ExS, FGT, ECV; not more address bits than stage 2 has.
+        (7, 0) => capped(raw & !(field(44) | field(56) | field(60)), 0, PA_RANGE_40),
         // ID_AA64MMFR1: no VHE, LOR, HCX, TWED.
         (7, 1) => raw & !(field(8) | field(16) | field(32) | field(40)),
         // ID_AA64MMFR2: no NV, EVT.
@@ -89,6 +102,14 @@ mod tests {
         let raw = 0x1100_0001_1111_1112;
         assert_eq!(visible(Reader::Guest, (4, 0), raw), 0x1100_0000_0111_0011);
         assert_eq!(visible(Reader::Host, (4, 0), raw), 0x1100_0000_1111_1112);
+    }
+
+    #[test]
+    fn guests_get_what_stage_2_and_the_world_switch_can_do() {
+        assert_eq!(visible(Reader::Guest, (7, 0), 0x1126), 0x1122);
+        assert_eq!(visible(Reader::Guest, (7, 0), 0x1121), 0x1121);
+        assert_eq!(visible(Reader::Guest, (6, 1), 0x0110_0001_1101_1252), 0x0110_0001_0001_1002);
+        assert_eq!(visible(Reader::Guest, (4, 0), 0x1200_0000_0000_0011) >> 56, 0x11);
     }
 
     #[test]

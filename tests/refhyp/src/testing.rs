@@ -9,7 +9,6 @@ pub struct FakeHardware {
     start: u64,
     words: RefCell<Vec<u64>>,
     invalidations: RefCell<Vec<(Space, Invalidate)>>,
-    kicks: RefCell<Vec<usize>>,
 }
 
 impl FakeHardware {
@@ -19,18 +18,12 @@ impl FakeHardware {
             start,
             words: RefCell::new(vec![0xdead_beef_dead_beef; pages * 512]),
             invalidations: RefCell::default(),
-            kicks: RefCell::default(),
         }
     }
 
     /// What was invalidated so far.
     pub fn invalidations(&self) -> Vec<(Space, Invalidate)> {
         self.invalidations.borrow().clone()
-    }
-
-    /// Which CPUs were kicked so far.
-    pub fn kicks(&self) -> Vec<usize> {
-        self.kicks.borrow().clone()
     }
 
     fn index(&self, pa: u64) -> usize {
@@ -77,9 +70,7 @@ impl Hardware for FakeHardware {
         self.invalidations.borrow_mut().push((space, what));
     }
 
-    fn kick(&self, cpu: usize) {
-        self.kicks.borrow_mut().push(cpu);
-    }
+    fn kick(&self, _cpu: usize) {}
 
     fn id_register(&self, _crm_op2: (u32, u32)) -> u64 {
         u64::MAX

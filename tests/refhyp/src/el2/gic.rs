@@ -4,7 +4,7 @@
 
 use super::cpu;
 use super::sysreg::{dsb, isb, read, write};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use refhyp::dt::Range;
 
 /// The software-generated interrupt that makes a CPU leave its guest. Linux uses 0 to 7.
@@ -30,6 +30,9 @@ const ISACTIVER0: u64 = 0x1_0300;
 const ICACTIVER0: u64 = 0x1_0380;
 
 static REDISTRIBUTORS: [AtomicU64; cpu::MAX_CPUS] = [const { AtomicU64::new(0) }; cpu::MAX_CPUS];
+
+/// CPUs that were kicked since they last took a kick back.
+static KICKED: [AtomicBool; cpu::MAX_CPUS] = [const { AtomicBool::new(false) }; cpu::MAX_CPUS];
 
 fn mmio_read32(address: u64) -> u32 {
     // SAFETY: the address is in a redistributor's frames (`find`), mapped as device memory.
@@ -97,6 +100,9 @@ pub fn enable_own() {
 
 /// Makes a CPU leave its guest.
 pub fn kick(target: usize) {
+    if let Some(kicked) = KICKED.get(target) {
+        kicked.store(true, Ordering::Release);
+    }
     let mpidr = cpu::mpidr(target);
     let (aff0, aff1, aff2, aff3) =
         (mpidr & 0xff, (mpidr >> 8) & 0xff, (mpidr >> 16) & 0xff, (mpidr >> 32) & 0xff);
@@ -110,10 +116,14 @@ pub fn kick(target: usize) {
     isb();
 }
 
-/// Takes back a kick that has done its work, so that the host does not see it.
+/// Takes back a kick that has done its work, so that the host does not see it. Called after the
+/// lock under which kicks are sent was taken and left, so that none is under way.
 pub fn clear_kick() {
-    write_own(ICPENDR0, KICK);
-    dsb();
+    let kicked = KICKED.get(cpu::current());
+    if kicked.is_some_and(|kicked| kicked.swap(false, Ordering::Acquire)) {
+        write_own(ICPENDR0, KICK);
+        dsb();
+    }
 }
 
 /// The interrupt that would be taken next, if any; 1020 and above mean none.

@@ -189,3 +189,23 @@ pub fn drop_local_translations() {
     // SAFETY: TLB and cache maintenance changes no contents.
     unsafe { asm!("tlbi vmalle1", "ic iallu", "dsb nsh", "isb", options(nostack)) };
 }
+
+/// A seed from the CPU's own generator (FEAT_RNG); zeros if it has none or it failed.
+pub fn random_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    if (read!("id_aa64isar0_el1") >> 60) & 0xf == 0 {
+        return seed;
+    }
+    for word in seed.chunks_exact_mut(8) {
+        let (value, failed): (u64, u64);
+        // SAFETY: RNDR exists, as the identification register says; the flags are clobbered.
+        unsafe {
+            asm!("mrs {}, S3_3_C2_C4_0", "cset {}, eq", out(reg) value, out(reg) failed);
+        }
+        if failed != 0 {
+            return [0; 32];
+        }
+        word.copy_from_slice(&value.to_le_bytes());
+    }
+    seed
+}

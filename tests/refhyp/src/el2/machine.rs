@@ -76,7 +76,13 @@ pub extern "C" fn main(dtb: u64) -> ! {
     let options = Options::parse(&machine.bootargs, |word| log!("unknown word refhyp.{word}"));
     let (ram, own) = ranges(&machine);
     machine.memory.iter().for_each(|memory| space::add_memory(*memory));
-    let mut generator = Generator::new(&machine.seed, options.insecure_entropy);
+    let own_seed = hardware::random_seed();
+    let entropy = if machine.seed.len() < own_seed.len() && own_seed != [0; 32] {
+        own_seed.as_slice()
+    } else {
+        machine.seed.as_slice()
+    };
+    let mut generator = Generator::new(entropy, options.insecure_entropy);
     let mut seed = [0; 32];
     let seed: &[u8] = if generator.fill(&mut seed).is_ok() { &seed } else { &[] };
     let new = match dt::for_host(old, own, seed) {

@@ -146,7 +146,7 @@ impl<H: Hardware> Hypervisor<'_, H> {
 }
 
 fn usable(ipa: u64) -> bool {
-    ipa % PAGE_SIZE == 0 && ipa < IPA_END
+    ipa.is_multiple_of(PAGE_SIZE) && ipa < IPA_END
 }
 
 /// What SMCCC_ARCH_FEATURES says of a function.

@@ -131,8 +131,9 @@ impl<H: Hardware> Hypervisor<'_, H> {
             match vcpu.try_lock() {
                 Some(mut vcpu) => self.end_vcpu(vm, state, &mut vcpu, index),
                 None => {
-                    let wake = vm.shared.lock().gic.reach_vcpu(index);
-                    self.kick(wake);
+                    // While the lock is held, as for every kick.
+                    let shared = vm.shared.lock();
+                    self.kick(shared.gic.reach_vcpu(index));
                 }
             }
         }

@@ -16,7 +16,11 @@ const SLICE: usize = 256;
 /// Checks a range of guest memory and gives it in frames.
 fn frames(gpa: u64, size: u64) -> Result<(u64, u64), Status> {
     let end = gpa.checked_add(size).ok_or(hvc::ERR_INVALID_ARGS)?;
-    if gpa % PAGE_SIZE != 0 || size % PAGE_SIZE != 0 || size == 0 || end > IPA_END {
+    if !gpa.is_multiple_of(PAGE_SIZE)
+        || !size.is_multiple_of(PAGE_SIZE)
+        || size == 0
+        || end > IPA_END
+    {
         return Err(hvc::ERR_INVALID_ARGS);
     }
     Ok((gpa / PAGE_SIZE, size / PAGE_SIZE))
@@ -67,7 +71,7 @@ impl<H: Hardware> Hypervisor<'_, H> {
     /// has its list. The first call for a region that was announced is its registration.
     pub(super) fn set_memregion(&self, call: &Call) -> Result<Answer, Status> {
         let (slot, _, mut state) = self.live(call.vm())?;
-        if call.x(2) != hvc::MEM_REGION_BUFFER_SIZE || call.x(3) % PAGE_SIZE != 0 {
+        if call.x(2) != hvc::MEM_REGION_BUFFER_SIZE || !call.x(3).is_multiple_of(PAGE_SIZE) {
             return Err(hvc::ERR_INVALID_ARGS);
         }
         let mut header = MemRegionHeader::new_zeroed();

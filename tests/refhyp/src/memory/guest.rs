@@ -364,6 +364,9 @@ impl Memory<'_> {
 
     /// Turns a page shared with the VM into its own. In any case it is not shared any more.
     fn seize(&mut self, hw: &impl Hardware, vm: usize, owner: u8, pfn: u64) -> Result<(), Error> {
+        if matches!(self.pages.get(pfn), Page::Guest { vm, .. } if vm == owner) {
+            return Ok(());
+        }
         self.pages.apply(pfn, Page::unshare)?;
         self.count(vm, false, |n| n.saturating_sub(1));
         self.host.make_room(hw, &mut self.pool, pfn * PAGE_SIZE, 3)?;
@@ -422,7 +425,7 @@ impl Memory<'_> {
     /// Frees the tables that a teardown at `next` has just left.
     fn leave_tables(&mut self, hw: &impl Hardware, vm: usize, s2: Stage2, next: u64, level: u32) {
         for (parent, table_level) in [(2, 3), (1, 2)] {
-            if level >= table_level && next % span(parent) == 0 {
+            if level >= table_level && next.is_multiple_of(span(parent)) {
                 let inside = next - 1;
                 if s2.drop_table(hw, &mut self.pool, inside, parent) {
                     if let Some(guest) = self.guests.get_mut(vm).and_then(Option::as_mut) {

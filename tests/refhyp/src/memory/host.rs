@@ -38,7 +38,7 @@ impl Memory<'_> {
     ) -> Result<(), Error> {
         let mut at = start;
         while at < end {
-            let fits = |level: &u32| at % span(*level) == 0 && span(*level) <= end - at;
+            let fits = |level: &u32| at.is_multiple_of(span(*level)) && span(*level) <= end - at;
             let level = (1..=3).find(fits).ok_or(Error::Address)?;
             self.host.make_room(hw, &mut self.pool, at, level)?;
             self.host.set_leaf(hw, at, level, at, kind);

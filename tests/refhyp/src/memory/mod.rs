@@ -126,7 +126,7 @@ impl<'a> Memory<'a> {
 
     /// Starts to use `count` host pages at the page-aligned address `pa` as shared buffers.
     pub fn pin(&mut self, pa: u64, count: u64) -> Result<(), Error> {
-        if pa % PAGE_SIZE != 0 {
+        if !pa.is_multiple_of(PAGE_SIZE) {
             return Err(Error::Address);
         }
         Ok(self.pages.apply_all(pa / PAGE_SIZE, count, Page::pin)?)

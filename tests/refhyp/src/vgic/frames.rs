@@ -145,7 +145,7 @@ impl Vgic {
             TYPER => TYPER_FIXED | (SPIS / 32) as u32,
             IIDR => IIDR_VALUE,
             PIDR2 => PIDR2_VALUE,
-            IROUTER..0x8000 if offset % 8 == 0 => {
+            IROUTER..0x8000 if offset.is_multiple_of(8) => {
                 let intid = u32::try_from((offset - IROUTER) / 8).unwrap_or(0);
                 self.shared(intid).map_or(0, |irq| irq.route)
             }
@@ -241,7 +241,7 @@ impl Vgic {
                 self.groups = (value & 0b11) as u8;
                 self.reach_all()
             }
-            IROUTER..0x8000 if offset % 8 == 0 => {
+            IROUTER..0x8000 if offset.is_multiple_of(8) => {
                 if let Some(irq) = self.visible_mut(0, (offset - IROUTER) / 8, true) {
                     irq.route = value & 0x80ff_ffff;
                 }

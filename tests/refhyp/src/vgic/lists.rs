@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! List registers (ICH_LR<n>_EL2, IHI 0069H 12.4.6): the interrupts that the hardware can present
+//! List registers (`ICH_LR<n>_EL2`, IHI 0069H 12.4.6): the interrupts that the hardware can present
 //! to a running vCPU by itself. There are few of them; more interrupts than that is the normal case.
 
 use super::{Irq, Vgic, VIRTUAL_TIMER};

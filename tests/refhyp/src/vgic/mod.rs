@@ -7,8 +7,8 @@
 //! | `frames.rs` | the registers of distributor and redistributors |
 //! | `lists.rs` | list registers: what the hardware holds while a vCPU runs |
 //!
-//! While a vCPU runs, the interrupts in its list registers are the hardware's; [`lists`] reads them
-//! back when it stops. A change that such a vCPU must see makes its CPU leave the guest.
+//! While a vCPU runs, the interrupts in its list registers are the hardware's; `lists.rs` reads
+//! them back when it stops. A change that such a vCPU must see makes its CPU leave the guest.
 
 mod frames;
 mod lists;
