@@ -41,8 +41,9 @@ pub fn build(
 ) -> Result<Vec<Program>> {
     let mut command = recipe.command(subcommand);
     command.current_dir(&project.top).arg("--release");
-    // Apart from the host's builds, which another compiler may have made.
-    command.arg("--target-dir").arg(project.target.join("cross"));
+    // A directory for each target: build scripts look at the compiler and at RUSTC_BOOTSTRAP, and
+    // would run again at each change.
+    command.arg("--target-dir").arg(project.target.join("cross").join(recipe.target()));
     command.arg("--message-format=json-render-diagnostics");
     for package in packages {
         command.args(["-p", package]);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Test results from lines of text: libtest's (`test a::b ... ok`) and KTAP's (`ok 1 a`).
 
+/// The first line of KTAP.
+pub const KTAP_START: &str = "KTAP version 1";
+
 /// How a test ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -39,6 +42,8 @@ pub struct Parser {
     /// The failed test whose captured output is being printed.
     section: Option<usize>,
     announced: Option<usize>,
+    /// KTAP promises a plan.
+    ktap: bool,
 }
 
 impl Parser {
@@ -68,10 +73,18 @@ impl Parser {
         self.cases.push(Case { name: name.to_owned(), outcome, detail: detail.to_owned() });
     }
 
-    /// `test result: ok. 2 passed; 0 failed; 1 ignored; ...` and `running 3 tests`.
+    /// `test result: ok. 2 passed; 0 failed; 1 ignored; ...`, `running 3 tests`, KTAP's `1..3`.
     fn summary(&mut self, line: &str) -> bool {
         if line.starts_with("test result: ") {
             self.section = None;
+            return true;
+        }
+        if line.starts_with(KTAP_START) {
+            self.ktap = true;
+            return true;
+        }
+        if let Some(Ok(count)) = line.trim().strip_prefix("1..").map(str::parse::<usize>) {
+            *self.announced.get_or_insert(0) += count;
             return true;
         }
         let count = line.strip_prefix("running ").and_then(|rest| rest.split_once(" test"));
@@ -124,6 +137,9 @@ impl Parser {
             (Exit::Status(_), Some(want)) if want != got => {
                 let text = format!("{want} tests were announced, {got} results were seen");
                 self.cases.push(Case::failed("(all results)", &text));
+            }
+            (Exit::Status(_), None) if self.ktap => {
+                self.cases.push(Case::failed("(all results)", "KTAP's plan is missing"));
             }
             (Exit::Status(_), None) if got == 0 => {
                 self.cases.push(Case::failed("(has tests)", "the program reported no test at all"));

@@ -46,20 +46,16 @@ pub fn build(project: &Project) -> Result<Parts> {
     let busybox = fetcher.busybox()?;
     let linux = toolchain::linux(&fetcher)?;
     let (refhyp, refhyp_test, payload) = bare_metal(project)?;
-    let userland = wip(cargo::build(project, &linux, "build", USERLAND, &["--bins"], "userland"))
-        .unwrap_or_default();
-    let tests = wip(cargo::build(project, &linux, "test", DEVICE_TESTS, &["--no-run"], "tests"))
-        .unwrap_or_default();
+    let userland = cargo::build(project, &linux, "build", USERLAND, &["--bins"], "userland")?;
+    let tests = cargo::build(project, &linux, "test", DEVICE_TESTS, &["--no-run"], "tests")?;
     let kernel = kernel::build(project, &fetcher)?;
-    let driver = wip(module::build(project, &kernel, &project.top.join("driver"), "gzvm"));
-    let guest = wip(linux_guest(project, &kernel, &busybox)).unwrap_or_default();
+    let driver = module::build(project, &kernel, &project.top.join("driver"), "gzvm")?;
+    let guest = linux_guest(project, &kernel, &busybox)?;
 
     let mut host = Archive::default();
     skeleton(&mut host, &busybox)?;
     host.tree("", &project.top.join("tests/harness/rootfs"))?;
-    if let Some(driver) = driver {
-        wip(host.file("lib/modules/gzvm.ko", &driver.join("gzvm.ko")));
-    }
+    host.file("lib/modules/gzvm.ko", &driver.join("gzvm.ko"))?;
     for program in &userland {
         install(project, &mut host, program, "usr/bin")?;
     }
@@ -69,15 +65,11 @@ pub fn build(project: &Project) -> Result<Parts> {
     host.file(&format!("{GUESTS}/Image"), &kernel.image)?;
     host.data(&format!("{GUESTS}/linux-initramfs.cpio.gz"), 0o644, guest.gzip()?);
     host.file(&format!("{GUESTS}/payload.bin"), &payload)?;
-    wip(configs(project, &mut host));
+    configs(project, &mut host)?;
     // Not compressed: the machine would take longer to unpack it than to read it.
     let initramfs = project.out().join("host-initramfs.cpio");
     write_if_changed(&initramfs, host.write(Vec::new())?)?;
     Ok(Parts { kernel, refhyp, refhyp_test, initramfs })
-}
-
-fn wip<T>(result: Result<T>) -> Option<T> {
-    result.map_err(|error| eprintln!("left out: {error:#}")).ok()
 }
 
 /// Packages with programs for the host.
@@ -94,11 +86,10 @@ fn bare_metal(project: &Project) -> Result<(PathBuf, PathBuf, PathBuf)> {
         cargo::flat_image(&program.path, &image)?;
         Ok(image)
     };
-    let none = || PathBuf::from("/dev/null");
     Ok((
-        wip(flat("refhyp", &[], "refhyp")).unwrap_or_else(none),
-        wip(flat("refhyp", &["--features", "test-hooks"], "refhyp-test")).unwrap_or_else(none),
-        wip(flat("payload", &[], "payload")).unwrap_or_else(none),
+        flat("refhyp", &[], "refhyp")?,
+        flat("refhyp", &["--features", "test-hooks"], "refhyp-test")?,
+        flat("payload", &[], "payload")?,
     ))
 }
 

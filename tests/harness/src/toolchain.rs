@@ -43,6 +43,11 @@ impl Recipe {
         command
     }
 
+    /// The target's name.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
     fn env(mut self, name: &str, value: &str) -> Self {
         self.envs.push((name.to_owned(), value.to_owned()));
         self
