@@ -116,7 +116,8 @@ pub fn enable(request: &uapi::EnableCap, limits: &Limits) -> Result<Enable> {
 /// The batch of block demand paging from the hypervisor's answer: a divisor of a block's pages, or
 /// `None` if the answer is unusable.
 pub fn demand_batch(x1: u64) -> Option<u32> {
-    let usable = x1 != 0 && x1 <= BLOCK_PAGES && BLOCK_PAGES % x1 == 0;
+    // A block's pages are a power of two, and so are all its divisors.
+    let usable = x1.is_power_of_two() && x1 <= BLOCK_PAGES;
     if usable {
         u32::try_from(x1).ok()
     } else {

@@ -48,11 +48,11 @@ mod tests {
     #[test]
     fn w24_window_never_crosses_its_block() {
         // A slot that starts in the middle of a block and ends in the middle of the next one.
-        let Some(slot) = PageRange::new(Gfn(700), 600) else { return assert!(false) };
+        let Some(slot) = PageRange::new(Gfn(700), 600) else { panic!("a good range") };
         for gfn in [700, 1023, 1024, 1299] {
             let window = window(Gfn(gfn), Paging::Block);
             let brought = window.and_then(|window| pages(Gfn(gfn), window, slot, false));
-            let Some(brought) = brought else { return assert!(false) };
+            let Some(brought) = brought else { panic!("a good range") };
             assert!(brought.contains(Gfn(gfn)));
             assert_eq!(brought.start().0 / BLOCK_PAGES, (brought.end().0 - 1) / BLOCK_PAGES);
             assert_eq!(brought.intersection(slot), Some(brought));

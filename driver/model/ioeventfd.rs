@@ -74,7 +74,7 @@ impl Pattern {
         };
         self.addr == write.phys_addr
             && (self.len == 0 || self.len == len)
-            && self.data.map_or(true, |data| data == truncate(u64::from_le_bytes(write.data), len))
+            && self.data.is_none_or(|data| data == truncate(u64::from_le_bytes(write.data), len))
     }
 
     /// Would some write match both patterns, so that it would not be clear whom to signal?
@@ -146,10 +146,10 @@ impl<S> Table<S> {
     }
 
     /// The entry for a write, in O(log n).
-    pub fn find<E: Entry>(&self, write: &run::Mmio) -> Option<&E>
+    pub fn find<E>(&self, write: &run::Mmio) -> Option<&E>
     where
         S: Store<E>,
-        E: 'static,
+        E: Entry + 'static,
     {
         self.at(write.phys_addr).1.iter().find(|entry: &&E| entry.pattern().matches(write))
     }

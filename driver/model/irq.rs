@@ -20,7 +20,7 @@ const PPIS: u16 = 16;
 /// Checks a shared interrupt's number against the hypervisor's limit, where that is known.
 pub fn spi(number: u32, spis: Option<u16>) -> Result<Line> {
     match u16::try_from(number) {
-        Ok(number) if spis.map_or(true, |spis| number < spis) => Ok(Line::Spi(number)),
+        Ok(number) if spis.is_none_or(|spis| number < spis) => Ok(Line::Spi(number)),
         _ => Err(invalid("interrupt number is not below the hypervisor's limit")),
     }
 }

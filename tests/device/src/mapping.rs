@@ -102,7 +102,7 @@ impl Mapping {
         let page = usize::try_from(PAGE).expect("size");
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        assert!(offset % PAGE == 0);
+        assert!(offset & (PAGE - 1) == 0);
         let address = self.word(offset).cast();
         // SAFETY: replaces a page of our own mapping, into which there are no references.
         let start = unsafe { libc::mmap(address, page, protection, flags, -1, 0) };
