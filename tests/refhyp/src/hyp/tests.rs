@@ -249,6 +249,25 @@ fn one_vcpu_runs_once_at_a_time_and_outlives_no_vm() {
 }
 
 #[test]
+fn ended_vms_leave_their_slots_but_not_their_ids() {
+    let hyp = hypervisor(Options::default());
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let ids: Vec<u64> =
+            (0..hyp.vms.len()).map(|_| call(&hyp, hvc::CREATE_VM, &[0])[1]).collect();
+        assert_eq!(status(&hyp, hvc::CREATE_VM, &[0]), hvc::ERR_NO_MEMORY);
+        for id in &ids {
+            while status(&hyp, hvc::DESTROY_VM, &[*id, 1]) == hvc::ERR_BUSY {}
+        }
+        seen.extend(ids);
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 3 * hyp.vms.len());
+    assert!(!seen.contains(&0));
+}
+
+#[test]
 fn strict_mode_offers_no_more_than_a_phone() {
     use gzvm_abi::ext;
     let hyp = hypervisor(Options { strict: true, ..Options::default() });

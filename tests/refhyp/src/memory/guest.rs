@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The guests' side: mapping, sharing, returning and tearing down.
+//! The guests' side: address spaces and mapping.
 
-use super::{Error, GuestSpace, Memory, Progress, Usage};
+use super::{Error, GuestSpace, Memory, Usage};
 use crate::hw::{Hardware, Invalidate, Space, PAGE_SIZE};
 use crate::page::{Page, Refusal};
-use crate::stage2::{span, Kind, Leaf, Stage2, GUARD_MAPPED, IPA_END, ROOT_PAGES};
-
-/// Table descriptors that a teardown may look at for one page of its budget.
-const LOOKS_PER_PAGE: u32 = 64;
+use crate::stage2::{Kind, Leaf, Stage2, IPA_END, ROOT_PAGES};
 
 impl GuestSpace {
     /// Builds tables down to the page, within the quota.
-    fn make_room(
+    pub(super) fn make_room(
         &mut self,
         hw: &impl Hardware,
         pool: &mut crate::pool::Pool,
@@ -239,200 +236,10 @@ impl Memory<'_> {
         Ok(())
     }
 
-    fn count(&mut self, vm: usize, private: bool, change: impl Fn(u64) -> u64) {
+    pub(super) fn count(&mut self, vm: usize, private: bool, change: impl Fn(u64) -> u64) {
         if let Some(guest) = self.guests.get_mut(vm).and_then(Option::as_mut) {
             let counter = if private { &mut guest.private } else { &mut guest.shared };
             *counter = change(*counter);
-        }
-    }
-
-    /// The host frame behind a page of the VM.
-    fn frame(&self, hw: &impl Hardware, vm: usize, ipa: u64) -> Result<u64, Error> {
-        match self.lookup(hw, vm, ipa)? {
-            Leaf::Mapped(pa) => Ok(pa / PAGE_SIZE),
-            Leaf::Absent(_) => Err(Error::Address),
-        }
-    }
-
-    /// The VM lets the host see one of its pages. Pages that the host sees already succeed.
-    pub fn open(&mut self, hw: &impl Hardware, vm: usize, ipa: u64) -> Result<(), Error> {
-        let owner = u8::try_from(vm).map_err(|_| Error::Address)?;
-        let pfn = self.frame(hw, vm, ipa)?;
-        if self.pages.get(pfn).host_sees() {
-            return Ok(());
-        }
-        self.pages.apply(pfn, |page| page.open(owner))?;
-        self.reveal(hw, pfn);
-        self.count(vm, true, |n| n - 1);
-        self.count(vm, false, |n| n + 1);
-        Ok(())
-    }
-
-    /// The VM hides a page from the host again. Pages that were the host's all along are refused.
-    pub fn close(&mut self, hw: &impl Hardware, vm: usize, ipa: u64) -> Result<(), Error> {
-        let owner = u8::try_from(vm).map_err(|_| Error::Address)?;
-        let pfn = self.frame(hw, vm, ipa)?;
-        self.pages.apply(pfn, |page| page.close(owner))?;
-        self.hide(hw, pfn);
-        hw.publish();
-        hw.invalidate(self.host.space(), Invalidate::Page(pfn * PAGE_SIZE));
-        self.count(vm, true, |n| n + 1);
-        self.count(vm, false, |n| n - 1);
-        Ok(())
-    }
-
-    /// Takes a page out of the VM and gives it back to the host, wiped if it was the VM's.
-    pub fn unmap(&mut self, hw: &impl Hardware, vm: usize, ipa: u64) -> Result<(), Error> {
-        let pfn = self.frame(hw, vm, ipa)?;
-        let s2 = self.guest(vm)?.s2;
-        s2.clear_leaf(hw, ipa, 0);
-        hw.publish();
-        hw.invalidate(s2.space(), Invalidate::Page(ipa & !(PAGE_SIZE - 1)));
-        self.release(hw, vm, pfn);
-        Ok(())
-    }
-
-    /// Ends the VM's use of a page that it does not map any more.
-    fn release(&mut self, hw: &impl Hardware, vm: usize, pfn: u64) {
-        let Ok(owner) = u8::try_from(vm) else { return };
-        match self.pages.get(pfn) {
-            state @ Page::Guest { open, .. } if state.reclaim(owner).is_ok() => {
-                hw.wipe_page(pfn * PAGE_SIZE);
-                let reclaimed = self.pages.apply(pfn, |page| page.reclaim(owner));
-                debug_assert!(reclaimed.is_ok());
-                self.reveal(hw, pfn);
-                self.count(vm, !open, |n| n.saturating_sub(1));
-            }
-            state => {
-                let unshared = self.pages.apply(pfn, Page::unshare);
-                debug_assert!(unshared.is_ok(), "mapped page in state {state:?}");
-                self.count(vm, false, |n| n.saturating_sub(1));
-            }
-        }
-    }
-
-    /// Lets the guest's accesses to an unmapped page reach the host, or stops that.
-    pub fn guard(
-        &mut self,
-        hw: &impl Hardware,
-        vm: usize,
-        ipa: u64,
-        allow: bool,
-    ) -> Result<(), Error> {
-        if let Leaf::Mapped(_) = self.lookup(hw, vm, ipa)? {
-            return Err(Error::Address);
-        }
-        let guest = self.guests.get_mut(vm).and_then(Option::as_mut).ok_or(Error::Address)?;
-        guest.make_room(hw, &mut self.pool, self.quota, ipa)?;
-        guest.s2.clear_leaf(hw, ipa, if allow { GUARD_MAPPED } else { 0 });
-        Ok(())
-    }
-
-    /// Makes the pages mapped so far the VM's own, except where `stays_shared` says so; at most
-    /// `budget` pages a call. A page that is in use elsewhere loses its mapping instead, so that
-    /// the guest faults there and the host must give another.
-    pub fn protect(
-        &mut self,
-        hw: &impl Hardware,
-        vm: usize,
-        budget: u32,
-        stays_shared: impl Fn(u64) -> bool,
-    ) -> Result<Progress, Error> {
-        let owner = u8::try_from(vm).map_err(|_| Error::Address)?;
-        let (s2, mut ipa) = self.guest(vm).map(|g| (g.s2, g.cursor))?;
-        let mut left = budget.saturating_mul(LOOKS_PER_PAGE);
-        while ipa < IPA_END && left > 0 {
-            let walk = s2.walk(hw, ipa);
-            left = left.saturating_sub(1);
-            if let (Leaf::Mapped(pa), false) = (walk.leaf, stays_shared(ipa)) {
-                left = left.saturating_sub(LOOKS_PER_PAGE);
-                if self.seize(hw, vm, owner, pa / PAGE_SIZE).is_err() {
-                    s2.clear_leaf(hw, ipa, 0);
-                }
-            }
-            ipa = (ipa & !(span(walk.level) - 1)) + span(walk.level);
-        }
-        hw.publish();
-        hw.invalidate(self.host.space(), Invalidate::All);
-        hw.invalidate(s2.space(), Invalidate::All);
-        let done = ipa >= IPA_END;
-        if let Some(guest) = self.guests.get_mut(vm).and_then(Option::as_mut) {
-            guest.cursor = if done { 0 } else { ipa };
-        }
-        Ok(if done { Progress::Done } else { Progress::More })
-    }
-
-    /// Turns a page shared with the VM into its own. In any case it is not shared any more.
-    fn seize(&mut self, hw: &impl Hardware, vm: usize, owner: u8, pfn: u64) -> Result<(), Error> {
-        if matches!(self.pages.get(pfn), Page::Guest { vm, .. } if vm == owner) {
-            return Ok(());
-        }
-        self.pages.apply(pfn, Page::unshare)?;
-        self.count(vm, false, |n| n.saturating_sub(1));
-        self.host.make_room(hw, &mut self.pool, pfn * PAGE_SIZE, 3)?;
-        self.pages.apply(pfn, |page| page.donate(owner))?;
-        self.hide(hw, pfn);
-        self.count(vm, true, |n| n + 1);
-        Ok(())
-    }
-
-    /// Prepares [`Self::teardown`]: the VM will not run again.
-    pub fn begin_teardown(&mut self, hw: &impl Hardware, vm: usize) {
-        if let Some(guest) = self.guests.get_mut(vm).and_then(Option::as_mut) {
-            guest.cursor = 0;
-            hw.invalidate(guest.s2.space(), Invalidate::All);
-        }
-    }
-
-    /// Returns at most `budget` pages of a VM that runs nowhere and will not run again. When it is
-    /// done, the slot is free.
-    pub fn teardown(
-        &mut self,
-        hw: &impl Hardware,
-        vm: usize,
-        budget: u32,
-    ) -> Result<Progress, Error> {
-        let (s2, mut ipa) = self.guest(vm).map(|g| (g.s2, g.cursor))?;
-        let mut left = budget.max(1).saturating_mul(LOOKS_PER_PAGE);
-        while ipa < IPA_END && left > 0 {
-            let walk = s2.walk(hw, ipa);
-            left -= 1;
-            if let Leaf::Mapped(pa) = walk.leaf {
-                left = left.saturating_sub(LOOKS_PER_PAGE);
-                s2.clear_leaf(hw, ipa, 0);
-                self.release(hw, vm, pa / PAGE_SIZE);
-            }
-            ipa = (ipa & !(span(walk.level) - 1)) + span(walk.level);
-            self.leave_tables(hw, vm, s2, ipa, walk.level);
-        }
-        if ipa < IPA_END {
-            if let Some(guest) = self.guests.get_mut(vm).and_then(Option::as_mut) {
-                guest.cursor = ipa;
-            }
-            return Ok(Progress::More);
-        }
-        hw.publish();
-        hw.invalidate(s2.space(), Invalidate::All);
-        for page in 0..ROOT_PAGES {
-            hw.wipe_page(s2.space().root + page * PAGE_SIZE);
-        }
-        if let Some(slot) = self.guests.get_mut(vm) {
-            *slot = None;
-        }
-        Ok(Progress::Done)
-    }
-
-    /// Frees the tables that a teardown at `next` has just left.
-    fn leave_tables(&mut self, hw: &impl Hardware, vm: usize, s2: Stage2, next: u64, level: u32) {
-        for (parent, table_level) in [(2, 3), (1, 2)] {
-            if level >= table_level && next.is_multiple_of(span(parent)) {
-                let inside = next - 1;
-                if s2.drop_table(hw, &mut self.pool, inside, parent) {
-                    if let Some(guest) = self.guests.get_mut(vm).and_then(Option::as_mut) {
-                        guest.tables = guest.tables.saturating_sub(1);
-                    }
-                }
-            }
         }
     }
 }

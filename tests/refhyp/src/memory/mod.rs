@@ -6,8 +6,10 @@
 //! owner and no translation.
 
 mod audit;
+mod bulk;
 mod guest;
 mod host;
+mod share;
 #[cfg(test)]
 mod tests;
 
