@@ -2,6 +2,8 @@
 
 //! The platform device: finds the hypervisor, asks what it can do, and offers `/dev/gzvm`.
 
+#[cfg(CONFIG_PM_SLEEP)]
+use crate::kx::notifier::Sleep;
 use crate::{
     abi::{
         cap,
@@ -14,6 +16,11 @@ use crate::{
         arch,
         misc,
         misc::DeviceFile,
+        module,
+        notifier::{
+            Notifier,
+            Reboot, //
+        },
         sysfs, //
     },
     model::{
@@ -24,6 +31,7 @@ use crate::{
         },
         version::Version, //
     },
+    registry::Registry,
     tunables,
     uio,
     vm, //
@@ -46,6 +54,7 @@ use kernel::{
 };
 
 /// The machine's hypervisor. VMs keep a reference, so it outlives the platform device's binding.
+#[pin_data]
 pub(crate) struct Gzvm {
     /// What PROBE answered.
     pub(crate) version: Version,
@@ -61,11 +70,18 @@ pub(crate) struct Gzvm {
     pub(crate) destroy_batch: Atomic<u32>,
     /// `gzvm` in debugfs.
     pub(crate) debugfs: Dir,
+    /// Its VMs.
+    pub(crate) registry: Arc<Registry>,
+    #[pin]
+    reboot: Notifier<Reboot, Arc<Registry>>,
+    #[cfg(CONFIG_PM_SLEEP)]
+    #[pin]
+    sleep: Notifier<Sleep, Arc<Registry>>,
 }
 
 impl Gzvm {
     /// Finds the hypervisor.
-    fn find() -> Result<Self> {
+    fn find() -> Result<Arc<Self>> {
         if PAGE_SIZE != hyp::PAGE {
             pr_err!("needs a kernel with 4 KiB pages: the hypervisor's ABI counts in them\n");
             return Err(ENODEV);
@@ -83,15 +99,24 @@ impl Gzvm {
             ENODEV
         })?;
         let features = Self::features();
-        let gzvm = Self {
-            version,
-            features,
-            limits: Self::limits(features),
-            counter_hz: arch::counter_hz(),
-            demand_batch: Atomic::new(Self::demand_batch()),
-            destroy_batch: Atomic::new(Self::destroy_batch()),
-            debugfs: Dir::new(c"gzvm"),
-        };
+        let limits = Self::limits(features);
+        let registry = Registry::new()?;
+        let gzvm = Arc::pin_init(
+            try_pin_init!(Self {
+                version,
+                features,
+                limits,
+                counter_hz: arch::counter_hz(),
+                demand_batch: Atomic::new(Self::demand_batch()),
+                destroy_batch: Atomic::new(Self::destroy_batch()),
+                debugfs: Dir::new(c"gzvm"),
+                reboot <- Notifier::register(registry.clone()),
+                #[cfg(CONFIG_PM_SLEEP)]
+                sleep <- Notifier::register(registry.clone()),
+                registry,
+            }? Error),
+            GFP_KERNEL,
+        )?;
         gzvm.announce();
         Ok(gzvm)
     }
@@ -211,7 +236,7 @@ impl platform::Driver for GzvmDriver {
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Bound, Error> + 'bound {
         pin_init::pin_init_scope(|| {
-            let gzvm = Arc::new(Gzvm::find()?, GFP_KERNEL)?;
+            let gzvm = module::shared(Gzvm::find)?;
             let tunables = sysfs::Directory::new(c"gzvm", &gzvm, &tunables::ATTRIBUTES)?;
             // /dev/gzvm comes last: whoever opens it finds everything ready.
             Ok(try_pin_init!(Bound {

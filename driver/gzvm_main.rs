@@ -34,6 +34,8 @@ mod mapping;
 #[forbid(unsafe_code)]
 mod memory;
 #[forbid(unsafe_code)]
+mod registry;
+#[forbid(unsafe_code)]
 mod stats;
 #[forbid(unsafe_code)]
 mod store;
@@ -48,8 +50,11 @@ mod vm;
 #[forbid(unsafe_code)]
 mod wake;
 
-kernel::module_platform_driver! {
-    type: device::GzvmDriver,
+use kernel::prelude::*;
+use kx::module::PlatformModule;
+
+module! {
+    type: PlatformModule,
     name: "gzvm",
     authors: ["The gzvm authors"],
     description: "Virtual machines under the GenieZone hypervisor",

@@ -6,26 +6,14 @@ use crate::{
     abi::ext,
     device::Gzvm,
     hyp,
-    kx::{
-        gup::PinOwner,
-        sched, //
-    },
+    kx::gup::PinOwner,
     memory::Memory,
-    model::{
-        destroy::{
-            Destruction,
-            Step, //
-        },
-        ids::{
-            VcpuId,
-            VmId, //
-        }, //
-    },
+    model::ids::VmId,
+    registry::HypVm,
     stats::Stats,
     wake::Waker, //
 };
 use kernel::{
-    new_spinlock,
     prelude::*,
     sync::{
         atomic::{
@@ -33,61 +21,9 @@ use kernel::{
             Full,
             Relaxed, //
         },
-        Arc,
-        SpinLock, //
+        Arc, //
     }, //
 };
-
-/// A VM in the hypervisor; destroyed by the drop at the latest.
-pub(crate) struct HypVm {
-    id: VmId,
-    gzvm: Arc<Gzvm>,
-    destroyed: Atomic<bool>,
-}
-
-impl HypVm {
-    /// Creates a VM. An id that the ABI cannot carry is an error, and that VM cannot be destroyed.
-    fn new(gzvm: &Arc<Gzvm>, vm_type: u64) -> Result<Self> {
-        let id = VmId::from_answer(hyp::create_vm(vm_type)?)?;
-        Ok(Self { id, gzvm: gzvm.clone(), destroyed: Atomic::new(false) })
-    }
-
-    /// Its id.
-    pub(crate) fn id(&self) -> VmId {
-        self.id
-    }
-
-    /// The hypervisor.
-    pub(crate) fn gzvm(&self) -> &Gzvm {
-        &self.gzvm
-    }
-
-    /// Destroys the VM, to which so many pages were mapped, in slices. `false` if the hypervisor did
-    /// not do it: then memory that it was given must never be used again.
-    pub(crate) fn destroy(&self, pages: u64) -> bool {
-        if self.destroyed.xchg(true, Full) {
-            return true;
-        }
-        let batch = self.gzvm.destroy_pages();
-        let mut destruction = Destruction::new(pages, batch);
-        loop {
-            match destruction.after(hyp::destroy_vm(self.id, batch)) {
-                Step::Again => sched::cond_resched(),
-                Step::Done => return true,
-                Step::Failed(status) => {
-                    pr_err!("VM {}: destruction failed with {status}\n", self.id.arg());
-                    return false;
-                }
-            }
-        }
-    }
-}
-
-impl Drop for HypVm {
-    fn drop(&mut self) {
-        self.destroy(0);
-    }
-}
 
 /// What others than its own thread see of a vCPU; there whether it exists or not.
 pub(crate) struct VcpuPlace {
@@ -105,9 +41,6 @@ pub(crate) struct Machine {
     pub(crate) memory: Memory,
     /// One for each vCPU that there may be.
     places: KVec<VcpuPlace>,
-    /// Bit mask of the vCPUs that exist.
-    #[pin]
-    vcpus: SpinLock<u64>,
     /// Is an eventfd to be signalled at the next exit of any vCPU?
     pub(crate) resample_due: Atomic<bool>,
     gzvm: Arc<Gzvm>,
@@ -132,7 +65,6 @@ impl Machine {
             try_pin_init!(Self {
                 memory <- Memory::new(vm, owner),
                 places,
-                vcpus <- new_spinlock!(0, "gzvm_vcpus"),
                 resample_due: Atomic::new(false),
                 gzvm: gzvm.clone(),
             }? Error),
@@ -143,6 +75,11 @@ impl Machine {
     /// The hypervisor.
     pub(crate) fn gzvm(&self) -> &Gzvm {
         &self.gzvm
+    }
+
+    /// The VM in the hypervisor.
+    pub(crate) fn vm(&self) -> &HypVm {
+        &self.memory.given.vm
     }
 
     /// The VM's id.
@@ -162,26 +99,6 @@ impl Machine {
         } else {
             Err(EIO)
         }
-    }
-
-    /// Takes or gives back a vCPU's number; -EEXIST if it is taken.
-    pub(crate) fn take_vcpu(&self, id: VcpuId) -> Result {
-        let mut vcpus = self.vcpus.lock();
-        let bit = Self::bit(id);
-        if *vcpus & bit != 0 {
-            return Err(EEXIST);
-        }
-        *vcpus |= bit;
-        Ok(())
-    }
-
-    /// Gives a vCPU's number back.
-    pub(crate) fn give_back_vcpu(&self, id: VcpuId) {
-        *self.vcpus.lock() &= !Self::bit(id);
-    }
-
-    fn bit(id: VcpuId) -> u64 {
-        1u64.checked_shl(u32::try_from(id.index()).unwrap_or(u32::MAX)).unwrap_or(0)
     }
 
     /// Sets a shared interrupt's line, and wakes who may have to take it. Works in any context.

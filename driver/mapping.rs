@@ -141,6 +141,7 @@ impl Memory {
 
     /// Records the first pages as backing the range.
     fn record(&self, range: PageRange, pages: &mut PinnedPages, room: KVec<Reservation>) {
+        self.given.vm.count_mapped(range.pages());
         let at = self.count_mapping();
         let mut room = room.into_iter();
         let mut rest = Some(range);

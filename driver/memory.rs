@@ -22,7 +22,6 @@ use crate::{
         ratelimit::warn_limited,
         sched, //
     },
-    machine::HypVm,
     mapping::POPULATE_PAGES,
     model::{
         addr::{
@@ -45,6 +44,7 @@ use crate::{
             SlotTable, //
         }, //
     },
+    registry::HypVm,
     store::KernelStore, //
 };
 use kernel::{
@@ -74,7 +74,7 @@ pub(crate) struct Given {
 impl Drop for Given {
     fn drop(&mut self) {
         let mut backing = self.backing.lock();
-        if self.vm.destroy(backing.pages()) {
+        if self.vm.destroy() {
             backing.unpin_all();
         } else {
             warn_limited!("the hypervisor kept a VM: its memory stays pinned for ever\n");

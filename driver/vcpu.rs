@@ -74,7 +74,7 @@ struct Number {
 
 impl Drop for Number {
     fn drop(&mut self) {
-        self.machine.give_back_vcpu(self.id);
+        self.machine.vm().give_back_vcpu(self.id);
     }
 }
 
@@ -87,7 +87,7 @@ struct HypVcpu {
 
 impl HypVcpu {
     fn new(machine: &Arc<Machine>, id: VcpuId) -> Result<Self> {
-        machine.take_vcpu(id)?;
+        machine.vm().take_vcpu(id)?;
         let number = Number { machine: machine.clone(), id };
         let pages = VcpuPages::new()?;
         hyp::create_vcpu(machine.id(), id, &pages)?;
@@ -98,7 +98,8 @@ impl HypVcpu {
 impl Drop for HypVcpu {
     fn drop(&mut self) {
         let Number { machine, id } = &self.number;
-        if hyp::destroy_vcpu(machine.id(), *id).is_err() {
+        // With its VM it is gone already.
+        if !machine.vm().is_gone() && hyp::destroy_vcpu(machine.id(), *id).is_err() {
             warn_limited!("the hypervisor kept a vCPU: its pages are never freed\n");
             self.pages.leak();
         }
@@ -235,8 +236,10 @@ impl Vcpu {
         let place = self.place()?;
         place.waker.clear();
         let mapping_count = self.machine().memory.mapping_count();
+        let stay = self.machine().vm().enter()?;
         let start = Instant::<Monotonic>::now();
         let reason = sched::in_guest(|| hyp::run(self.machine().id(), self.id()))?;
+        drop(stay);
         place.stats.exit(reason, start.elapsed());
         trace::vcpu_exit(reason);
         if self.machine().take_resample() {

@@ -89,7 +89,9 @@ impl Waker {
         };
         let mut kicked = self.kicked.lock();
         while !*kicked {
-            if self.changed.wait_interruptible_freezable(&mut kicked) {
+            // Freezing the task interrupts the wait, too: it freezes on its way to user space, where
+            // it holds no lock.
+            if self.changed.wait_interruptible(&mut kicked) {
                 break;
             }
         }

@@ -49,4 +49,6 @@ unsafe extern "C" {
         private: *mut c_void,
         flags: c_int,
     ) -> *mut bindings::file;
+    pub(super) fn register_reboot_notifier(block: *mut bindings::notifier_block) -> c_int;
+    pub(super) fn unregister_reboot_notifier(block: *mut bindings::notifier_block) -> c_int;
 }

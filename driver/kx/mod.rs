@@ -12,6 +12,8 @@ pub(crate) mod exact_pages;
 mod ffi;
 pub(crate) mod gup;
 pub(crate) mod misc;
+pub(crate) mod module;
+pub(crate) mod notifier;
 pub(crate) mod ratelimit;
 pub(crate) mod sched;
 pub(crate) mod smccc;

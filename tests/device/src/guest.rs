@@ -19,6 +19,9 @@ macro_rules! program {
         std::arch::global_asm!(
             ".pushsection .rodata.guest",
             ".balign 8",
+            // Global, because the function below may be inlined into another object file.
+            concat!(".global gzvm_guest_", stringify!($name)),
+            concat!(".global gzvm_guest_", stringify!($name), "_end"),
             concat!("gzvm_guest_", stringify!($name), ":"),
             $($line,)*
             concat!("gzvm_guest_", stringify!($name), "_end:"),
