@@ -5,7 +5,8 @@ use crate::claims::{attempted, observed, Claims, Observed};
 use crate::host::{self, KernelLog};
 use crate::screen::Screen;
 use crate::vm::{Ended, Vm};
-use crate::{isolation, Tools};
+use crate::vmm::Vmm;
+use crate::{dump, isolation, Tools};
 use anyhow::{ensure, Context, Result};
 use std::fs;
 use std::time::Duration;
@@ -16,6 +17,9 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How AVF's tool ends its report on a VM that turned itself off.
 pub const SHUTDOWN: &str = "VM ended: Shutdown";
+
+/// How a Linux guest's first message on the console begins.
+const FIRST_MESSAGE: &str = "[    0.000000] ";
 
 /// Runs the demo; returns whether all its claims held.
 pub fn run(tools: &Tools) -> bool {
@@ -69,6 +73,10 @@ fn healthy(log: &mut KernelLog) -> Result<String> {
 /// A Linux guest from boot to power-off.
 fn linux(claims: &Claims, tools: &Tools) -> Observed {
     boot(claims, tools, "linux-protected.json", |vm| {
+        // The guest runs from here: its first page is one that the kernel has begun in.
+        vm.expect(FIRST_MESSAGE, PATIENCE)?;
+        let access = dump::load_by_user(&Vmm::find(vm.pid())?, 0)?;
+        ensure!(dump::is_bus_error(access), "its memory is open to the host: {access}");
         vm.expect("guest: user space reached", PATIENCE)?;
         let seconds = vm.age().as_secs_f32();
         let uid = vm.expect("guest: hypervisor ", PATIENCE)?;
@@ -79,7 +87,10 @@ fn linux(claims: &Claims, tools: &Tools) -> Observed {
         let cpus = vm.expect("guest: cpus ", PATIENCE)?;
         let sum = vm.expect("guest: checksum ", PATIENCE)?;
         ensure!(sum.contains("agree"), "the guest's memory does not hold what was written: {sum}");
-        Ok(format!("user space after {seconds:.1} s; it sees: protected, {memory}, cpus {cpus}"))
+        Ok(format!(
+            "user space after {seconds:.1} s; its memory is closed to the host; \
+             it sees: protected, {memory}, cpus {cpus}"
+        ))
     })
 }
 
