@@ -36,6 +36,8 @@ pub struct Config {
     pub hugepages: bool,
     /// Whether guest memory is kept out of child processes and core dumps, whatever the protection.
     pub dont_fork: bool,
+    /// Socket for commands.
+    pub socket: Option<PathBuf>,
     /// Where a copy of the device tree goes.
     pub dump_device_tree: Option<PathBuf>,
     /// The device node of the driver.

@@ -19,6 +19,11 @@ pub enum VmEvent {
         /// Why, in one line.
         why: String,
     },
+    /// A vCPU has run without reloading its stall detector.
+    Stalled {
+        /// Its index.
+        vcpu: usize,
+    },
     /// This process was asked to end.
     Signal(Signal),
     /// The process that started this one is gone.

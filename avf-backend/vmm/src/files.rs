@@ -36,6 +36,11 @@ pub fn open_write(path: &Path) -> io::Result<File> {
     }
 }
 
+/// A copy of the descriptor that a path names, if it names one of this process.
+pub fn take_inherited(path: &Path) -> io::Result<Option<OwnedFd>> {
+    inherited(path).map(clone_fd).transpose()
+}
+
 /// What to call a file in messages: for an inherited descriptor, what it was opened as.
 pub fn describe(path: &Path) -> String {
     let target = inherited(path).and_then(|_| std::fs::read_link(path).ok());
@@ -61,9 +66,13 @@ fn duplicate(fd: RawFd, unsuitable: OFlag, purpose: &str) -> io::Result<File> {
             format!("the inherited descriptor is not open for {purpose}"),
         ));
     }
+    Ok(clone_fd(fd)?.into())
+}
+
+fn clone_fd(fd: RawFd) -> io::Result<OwnedFd> {
     let new = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(0))?;
     // SAFETY: F_DUPFD_CLOEXEC returned `new`, which nothing else owns.
-    Ok(File::from(unsafe { OwnedFd::from_raw_fd(new) }))
+    Ok(unsafe { OwnedFd::from_raw_fd(new) })
 }
 
 #[cfg(test)]

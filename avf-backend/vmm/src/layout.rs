@@ -30,6 +30,15 @@ pub const SERIAL: [(u64, u32); 4] = [(0x3f8, 0), (0x2f8, 2), (0x3e8, 0), (0x2e8,
 /// Bytes of a port's registers.
 pub const SERIAL_SIZE: u64 = 8;
 
+/// The real-time clock's registers.
+pub const RTC: Region = Region { start: 0x2000, size: 0x1000 };
+/// Its SPI.
+pub const RTC_SPI: u32 = 1;
+/// The stall detector's registers.
+pub const STALL_DETECTOR: Region = Region { start: 0x3000, size: 0x1000 };
+/// Its PPI in the device tree.
+pub const STALL_DETECTOR_PPI: u32 = 15;
+
 /// The address after the last that a guest may have: 40 bits where the hypervisor does not say
 /// otherwise.
 const ADDRESS_LIMIT: u64 = 1 << gzvm::abi::uapi::DEFAULT_IPA_BITS;

@@ -14,6 +14,7 @@
 //! | [`fdt`] | what the guest is told about its machine |
 //! | [`devices`] | what answers the guest's device accesses |
 //! | [`disk`] | what is on a disk |
+//! | [`control`] | which commands a running VM takes |
 //! | [`vcpu`] | what each exit of a vCPU means |
 //! | [`machine`] | in which order all that is done |
 //! | [`preflight`] | whether the host can run the VM at all, and what to do if not |
@@ -22,6 +23,7 @@
 pub mod boot;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod devices;
 pub mod disk;
 pub mod event;
@@ -32,6 +34,7 @@ pub mod machine;
 pub mod memory;
 pub mod orphan;
 pub mod preflight;
+pub mod sigbus;
 pub mod signals;
 pub mod status;
 pub mod vcpu;

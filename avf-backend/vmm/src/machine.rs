@@ -10,15 +10,18 @@ mod devices;
 
 use crate::boot::{self, BootError};
 use crate::config::{Config, Payload, Protection, Vcpus};
+use crate::control::Control;
 use crate::devices::bus::Overlap;
+use crate::devices::stall::GuestTimes;
 use crate::event::VmEvent;
 use crate::fdt::{self, Description, FdtError, Seeds};
 use crate::layout::{Layout, LayoutError, Placement, DTB_WINDOW, PVMFW, PVMFW_SIZE, SERIAL};
 use crate::memory::{GuestRam, MemoryError, Policy};
 use crate::preflight::{self, HostMemory, PreflightError};
+use crate::sigbus;
 use crate::signals;
 use crate::status::ExitStatus;
-use crate::vcpu::VcpuThread;
+use crate::vcpu::VcpuThreads;
 use devices::Devices;
 use gzvm::abi::{cap, reg};
 use gzvm::{Gzvm, Vcpu, Vm};
@@ -29,16 +32,11 @@ use std::path::Path;
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress};
 
 /// PSTATE at entry: EL1 with its own stack pointer, all interrupts masked.
 const PSTATE_BOOT: u64 = 0x3c5;
-/// How long vCPU threads have to leave the guest at the end.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
-const STOP_INTERVAL: Duration = Duration::from_millis(5);
-
 /// Why a VM could not be started.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -127,6 +125,8 @@ pub struct Machine<'a> {
     vcpus: u32,
     ram: Arc<GuestRam>,
     devices: Devices,
+    times: Arc<GuestTimes>,
+    control: Option<Control>,
 }
 
 impl<'a> Machine<'a> {
@@ -144,8 +144,11 @@ impl<'a> Machine<'a> {
         let policy = Policy { hugepages: config.hugepages, private };
         let ram = Arc::new(GuestRam::new(&layout, policy)?);
         let placement = boot::load(&config.payload, &layout, ram.memory())?;
-        let devices = Devices::new(config, &ram)?;
-        let machine = Self { config, layout, placement, vcpus, ram, devices };
+        let times = Arc::new(GuestTimes::new(vcpus));
+        let devices = Devices::new(config, &ram, Arc::clone(&times))?;
+        let control = config.socket.as_deref().map(Control::open).transpose();
+        let control = control.map_err(io_error("control socket"))?;
+        let machine = Self { config, layout, placement, vcpus, ram, devices, times, control };
         machine.write_device_tree()?;
         Ok(machine)
     }
@@ -180,6 +183,9 @@ impl<'a> Machine<'a> {
         if protected && vm.check_extension(cap::PROTECTED_VM)? != Some(1) {
             return Err(StartError::NotProtectable);
         }
+        if protected {
+            sigbus::watch(self.ram.mappings()).map_err(io_error("signals"))?;
+        }
         self.ram.register(&vm)?;
         vm.create_vgic(crate::layout::GIC_DIST.start, self.layout.gic_redist.start)?;
         self.devices.connect(&vm)?;
@@ -189,13 +195,14 @@ impl<'a> Machine<'a> {
         for vcpu in &vcpus {
             self.set_registers(vcpu)?;
         }
-        let bus = Arc::new(self.devices.start(events)?);
-        let threads = vcpus
-            .into_iter()
-            .map(|vcpu| VcpuThread::spawn(vcpu, Arc::clone(&bus), events.clone()))
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(io_error("vCPU thread"))?;
-        Ok(Running { threads, _vm: vm })
+        let bus = self.devices.start(events)?;
+        let threads =
+            VcpuThreads::spawn(vcpus, bus, &self.times, events).map_err(io_error("vCPU thread"))?;
+        let vcpus = Arc::new(threads);
+        if let Some(control) = self.control {
+            control.serve(Arc::clone(&vcpus)).map_err(io_error("control socket"))?;
+        }
+        Ok(Running { vcpus, _vm: vm })
     }
 
     fn protect(&self, vm: &Vm) -> Result<(), StartError> {
@@ -262,7 +269,7 @@ fn seeds() -> io::Result<Seeds> {
 /// A VM whose vCPUs run.
 #[derive(Debug)]
 pub struct Running {
-    threads: Vec<VcpuThread>,
+    vcpus: Arc<VcpuThreads>,
     _vm: Vm,
 }
 
@@ -274,14 +281,8 @@ impl Running {
             // All vCPU threads are gone without a word.
             Err(_) => crash("the vCPU threads ended".into()),
         };
-        let deadline = Instant::now() + STOP_PATIENCE;
-        while self.threads.iter().any(|thread| !thread.is_finished()) {
-            if Instant::now() > deadline {
-                log::warn!("vCPU threads do not stop; the end of the process will stop them");
-                break;
-            }
-            self.threads.iter().for_each(VcpuThread::stop);
-            thread::sleep(STOP_INTERVAL);
+        if !self.vcpus.stop() {
+            log::warn!("vCPU threads do not stop; the end of the process will stop them");
         }
         ending
     }
@@ -293,6 +294,11 @@ fn ending(event: VmEvent) -> Ending {
         VmEvent::Shutdown => plain(ExitStatus::Success),
         VmEvent::Reset => plain(ExitStatus::Reset),
         VmEvent::GuestCrash => plain(ExitStatus::GuestPanic),
+        VmEvent::Stalled { vcpu } => {
+            let message =
+                Some(format!("vCPU {vcpu} is stuck: its stall detector was not reloaded"));
+            Ending { message, ..plain(ExitStatus::WatchdogReset) }
+        }
         VmEvent::VcpuFailed { vcpu, why } => crash(format!("vCPU {vcpu}: {why}")),
         VmEvent::ParentGone => {
             let message = Some("nobody reads the failure port any more".into());

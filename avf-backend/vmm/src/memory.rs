@@ -114,6 +114,11 @@ impl GuestRam {
         &self.memory
     }
 
+    /// Where each region is in this process.
+    pub fn mappings(&self) -> impl Iterator<Item = (u64, Region)> + '_ {
+        self.parts.iter().map(|part| (part.mapping.address(), part.region))
+    }
+
     /// Gives the memory to `vm`, one slot a region, main memory first.
     pub fn register(self: &Arc<Self>, vm: &Vm) -> Result<(), MemoryError> {
         let mut order: Vec<&Part> = self.parts.iter().collect();

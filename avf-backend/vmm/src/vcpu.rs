@@ -1,52 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
 //! vCPU threads, and what each exit means.
 
+mod threads;
+
+pub use threads::{Gate, VcpuThreads};
+
 use crate::devices::bus::Bus;
+use crate::devices::stall::GuestTimes;
 use crate::event::VmEvent;
-use crate::signals::kick_signal;
-use gzvm::{Exit, Kicker, SystemEvent, Vcpu};
+use gzvm::{Exit, SystemEvent, Vcpu};
 use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use vmm_sys_util::signal::Killable;
+use std::thread;
+use threads::Thread;
 
 /// SMCCC's answer to a call that nobody knows: -1.
 const SMCCC_NOT_SUPPORTED: u64 = u64::MAX;
 
-/// A running vCPU.
-#[derive(Debug)]
-pub struct VcpuThread {
-    handle: JoinHandle<()>,
-    kicker: Kicker,
-}
-
-impl VcpuThread {
-    /// Runs `vcpu` until it is kicked, or until something ends the VM, which is sent to `events`.
-    pub fn spawn(mut vcpu: Vcpu, bus: Arc<Bus>, events: Sender<VmEvent>) -> io::Result<Self> {
-        let kicker = vcpu.kicker();
-        let name = format!("vcpu{}", vcpu.id());
-        let handle = thread::Builder::new().name(name).spawn(move || {
-            if let Some(event) = run(&mut vcpu, &bus) {
-                // Nobody listens any more when the VM is ending anyway.
-                let _ = events.send(event);
-            }
-        })?;
-        Ok(Self { handle, kicker })
-    }
-
-    /// Makes it leave the guest for good. To be repeated until [`VcpuThread::is_finished`]: the
-    /// signal may come while a device is at work.
-    pub fn stop(&self) {
-        self.kicker.request_exit();
-        if let Err(e) = self.handle.kill(kick_signal()) {
-            log::debug!("kick: {e}");
+impl VcpuThreads {
+    /// Runs each of `vcpus` in a thread until it is stopped, or until something ends the VM, which
+    /// is sent to `events`.
+    pub fn spawn(
+        vcpus: Vec<Vcpu>,
+        bus: Bus,
+        times: &Arc<GuestTimes>,
+        events: &Sender<VmEvent>,
+    ) -> io::Result<Self> {
+        let bus = Arc::new(bus);
+        let mut all = Self::default();
+        for mut vcpu in vcpus {
+            let kicker = vcpu.kicker();
+            let (bus, gate) = (Arc::clone(&bus), Arc::clone(&all.gate));
+            let (times, events) = (Arc::clone(times), events.clone());
+            let builder = thread::Builder::new().name(format!("vcpu{}", vcpu.id()));
+            let handle = builder.spawn(move || {
+                times.register(vcpu.id());
+                if let Some(event) = run(&mut vcpu, &bus, &gate) {
+                    // Nobody listens any more when the VM is ending anyway.
+                    let _ = events.send(event);
+                }
+            })?;
+            all.threads.push(Thread { handle, kicker });
         }
-    }
-
-    /// Whether the thread has ended.
-    pub fn is_finished(&self) -> bool {
-        self.handle.is_finished()
+        Ok(all)
     }
 }
 
@@ -58,7 +55,7 @@ enum Next {
     End(VmEvent),
 }
 
-fn run(vcpu: &mut Vcpu, bus: &Bus) -> Option<VmEvent> {
+fn run(vcpu: &mut Vcpu, bus: &Bus, gate: &Gate) -> Option<VmEvent> {
     let id = vcpu.id();
     loop {
         let next = match vcpu.run() {
@@ -67,7 +64,7 @@ fn run(vcpu: &mut Vcpu, bus: &Bus) -> Option<VmEvent> {
         };
         match next {
             Next::Run => {}
-            Next::Leave if vcpu.exit_requested() => return None,
+            Next::Leave if vcpu.exit_requested() && !gate.pass() => return None,
             Next::Leave => {}
             Next::End(event) => return Some(event),
         }

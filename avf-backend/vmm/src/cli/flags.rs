@@ -40,7 +40,6 @@ pub const WITHOUT_EFFECT: &[WithoutEffect] = &[
     without_effect("no-balloon", false, "a balloon exists on request only"),
     without_effect("no-pmu", false, "GenieZone guests have no PMU"),
     without_effect("no-usb", false, "there is no USB"),
-    without_effect("socket", true, "the VM takes no commands"),
     without_effect("virt-cpufreq", false, "a scheduling hint"),
 ];
 

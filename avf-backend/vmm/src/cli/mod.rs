@@ -114,6 +114,10 @@ struct RunArgs {
     #[arg(long, value_name = "FILE")]
     dump_device_tree_blob: Option<PathBuf>,
 
+    /// Socket for commands: an inherited one, or where one is made
+    #[arg(long, short, value_name = "PATH")]
+    socket: Option<PathBuf>,
+
     /// `geniezone[device=/dev/gzvm]`
     #[arg(long, value_name = "NAME", value_parser = options::hypervisor)]
     hypervisor: Option<PathBuf>,
@@ -227,6 +231,7 @@ fn config(run: RunArgs) -> Result<Config, String> {
         pci: run.pci.unwrap_or_default(),
         hugepages: run.hugepages,
         dont_fork: run.unmap_guest_memory_on_fork,
+        socket: run.socket,
         dump_device_tree: run.dump_device_tree_blob,
         device: run.hypervisor.unwrap_or_else(|| gzvm::abi::uapi::DEVICE_PATH.into()),
     })

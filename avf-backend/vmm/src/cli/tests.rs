@@ -75,6 +75,7 @@ fn raw_vm_of_virtmgr() {
     assert_eq!(console.output, SerialOutput::File("/proc/self/fd/7".into()));
     assert_eq!(console.input, Some(SerialInput::File("/proc/self/fd/8".into())));
     assert_eq!(config.serial[1].number, 2);
+    assert_eq!(config.socket, Some("/proc/self/fd/12".into()));
 }
 
 #[test]

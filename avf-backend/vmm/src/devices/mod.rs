@@ -5,5 +5,8 @@ pub mod bus;
 pub mod console;
 pub mod irq;
 pub mod pci;
+pub mod pvpanic;
+pub mod rtc;
 pub mod serial;
+pub mod stall;
 pub mod virtio;

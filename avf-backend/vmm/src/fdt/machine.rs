@@ -7,10 +7,15 @@
 use super::tree::Node;
 use super::FdtError;
 use crate::devices::pci::{slot_spi, PciWindows};
-use crate::layout::{Layout, Placement, Region, GIC_DIST, SERIAL, SERIAL_SIZE};
+use crate::devices::rtc::PERIPHID;
+use crate::layout::{
+    Layout, Placement, Region, GIC_DIST, RTC, RTC_SPI, SERIAL, SERIAL_SIZE, STALL_DETECTOR,
+    STALL_DETECTOR_PPI,
+};
 
 const PHANDLE_GIC: u32 = 1;
 const PHANDLE_RESTRICTED_DMA: u32 = 2;
+const PHANDLE_CLOCK: u32 = 3;
 
 /// GIC binding: shared peripheral interrupt.
 const SPI: u32 = 0;
@@ -36,6 +41,11 @@ const PCI_INTA: u32 = 1;
 const TIMER_PPIS: [u32; 4] = [13, 14, 11, 10];
 /// Input clock of a PC's 16550, in Hz.
 const SERIAL_CLOCK: u32 = 1_843_200;
+/// The clock's bus clock, which only has to exist, in Hz.
+const PCLK: u32 = 3_141_592;
+/// How fast the stall detector counts, in Hz, and when a vCPU is stuck, in seconds of guest time.
+const STALL_CLOCK: u32 = 10;
+const STALL_TIMEOUT: u32 = 8;
 /// vCPUs in one affinity level 0 group, as GICv3 SGIs address them.
 const VCPUS_PER_CLUSTER: u32 = 16;
 /// COMMAND_LINE_SIZE of arm64 Linux, with the terminating zero.
@@ -86,6 +96,8 @@ impl Description<'_> {
         for (address, spi) in SERIAL {
             serial(root.child(&serial_name(address)), address, spi);
         }
+        rtc(&mut root);
+        self.stall_detector(root.child(&at("vmwdt", STALL_DETECTOR)));
         self.pci(root.child("pci"));
         self.firmware(&mut root);
         // rialto fails without it; what is below comes from overlays.
@@ -168,6 +180,15 @@ impl Description<'_> {
         ((1 << self.vcpus.min(8)) - 1) << PPI_CPU_SHIFT
     }
 
+    fn stall_detector(&self, detector: &mut Node) {
+        detector
+            .set_strings("compatible", &["qemu,vcpu-stall-detector"])
+            .set_pairs("reg", &[STALL_DETECTOR.start, STALL_DETECTOR.size])
+            .set_cells("clock-frequency", &[STALL_CLOCK])
+            .set_cells("timeout-sec", &[STALL_TIMEOUT])
+            .set_cells("interrupts", &[PPI, STALL_DETECTOR_PPI, EDGE_RISING | self.ppi_mask()]);
+    }
+
     fn pci(&self, pci: &mut Node) {
         let (PciWindows { cam, memory }, devices) = self.pci;
         let high = self.layout.high_mmio();
@@ -231,6 +252,21 @@ fn set_address(node: &mut Node, name: &str, value: u64) {
 
 fn at(name: &str, region: Region) -> String {
     format!("{name}@{:x}", region.start)
+}
+
+fn rtc(root: &mut Node) {
+    root.child("pclk")
+        .set_strings("compatible", &["fixed-clock"])
+        .set_cells("#clock-cells", &[0])
+        .set_cells("clock-frequency", &[PCLK])
+        .set_cells("phandle", &[PHANDLE_CLOCK]);
+    root.child(&at("rtc", RTC))
+        .set_strings("compatible", &["arm,primecell"])
+        .set_cells("arm,primecell-periphid", &[PERIPHID])
+        .set_pairs("reg", &[RTC.start, RTC.size])
+        .set_cells("interrupts", &[SPI, RTC_SPI, LEVEL_HIGH])
+        .set_cells("clocks", &[PHANDLE_CLOCK])
+        .set_strings("clock-names", &["apb_pclk"]);
 }
 
 fn serial_name(address: u64) -> String {

@@ -7,7 +7,10 @@ use crate::devices::bus::Bus;
 use crate::devices::console::{self, Output};
 use crate::devices::irq::IrqLine;
 use crate::devices::pci::{PciHost, PciWindows};
+use crate::devices::pvpanic::{self, PvPanic};
+use crate::devices::rtc::Rtc;
 use crate::devices::serial::SerialPort;
+use crate::devices::stall::{GuestTimes, StallDetector};
 use crate::devices::virtio::blk::Block;
 use crate::devices::virtio::console::Console;
 use crate::devices::virtio::interrupt::Interrupt;
@@ -19,7 +22,7 @@ use crate::devices::virtio::VirtioDevice;
 use crate::disk;
 use crate::event::VmEvent;
 use crate::files;
-use crate::layout::{Region, SERIAL, SERIAL_SIZE};
+use crate::layout::{Region, RTC, SERIAL, SERIAL_SIZE, STALL_DETECTOR};
 use crate::memory::GuestRam;
 use crate::orphan;
 use gzvm::Vm;
@@ -37,18 +40,26 @@ pub struct Devices {
     inputs: Vec<(String, Arc<SerialPort>, File)>,
     failure_output: Option<File>,
     virtio: Vec<Arc<VirtioPci>>,
+    panic: Option<Arc<PvPanic>>,
+    stall: Arc<StallDetector>,
     pci: (PciWindows, u8),
 }
 
 impl Devices {
     /// Makes them all; none does anything yet.
-    pub fn new(config: &Config, ram: &Arc<GuestRam>) -> Result<Self, StartError> {
+    pub fn new(
+        config: &Config,
+        ram: &Arc<GuestRam>,
+        times: Arc<GuestTimes>,
+    ) -> Result<Self, StartError> {
         let mut devices = Self {
             bus: Bus::default(),
             ports: Vec::new(),
             inputs: Vec::new(),
             failure_output: None,
             virtio: Vec::new(),
+            panic: None,
+            stall: Arc::new(StallDetector::new(times)),
             pci: (config.pci, 0),
         };
         for (number, (address, spi)) in (1..).zip(SERIAL) {
@@ -60,6 +71,9 @@ impl Devices {
         for (name, device) in virtio(config, ram)? {
             devices.add_virtio(&mut host, name, device, ram, protected)?;
         }
+        devices.add_panic(&mut host)?;
+        devices.bus.add(RTC, Arc::new(Rtc::default()))?;
+        devices.bus.add(STALL_DETECTOR, devices.stall.clone())?;
         devices.pci.1 = host.devices();
         devices.bus.add(config.pci.cam, Arc::new(host))?;
         Ok(devices)
@@ -84,6 +98,10 @@ impl Devices {
         for (name, port, input) in self.inputs {
             port.feed(&name, input).map_err(io_error(format!("input of {name}")))?;
         }
+        if let Some(panic) = &self.panic {
+            panic.start(events.clone());
+        }
+        self.stall.start(events.clone()).map_err(io_error("stall detector"))?;
         Ok(self.bus)
     }
 
@@ -105,6 +123,15 @@ impl Devices {
         self.bus.add(Region { start: address, size: SERIAL_SIZE }, port.clone())?;
         self.inputs.extend(input.map(|input| (name, Arc::clone(&port), input)));
         self.ports.push(port);
+        Ok(())
+    }
+
+    fn add_panic(&mut self, host: &mut PciHost) -> Result<(), StartError> {
+        let (_, bar) = host.reserve(pvpanic::BAR_SIZE).ok_or(StartError::PciFull)?;
+        let device = Arc::new(PvPanic::new(bar));
+        self.bus.add(bar, device.clone())?;
+        host.plug(device.clone());
+        self.panic = Some(device);
         Ok(())
     }
 

@@ -88,6 +88,7 @@ fn every_end_has_its_status() {
         (VmEvent::Reset, 32),
         (VmEvent::VcpuFailed { vcpu: 0, why: "x".into() }, 33),
         (VmEvent::GuestCrash, 34),
+        (VmEvent::Stalled { vcpu: 0 }, 36),
     ] {
         assert_eq!(ending(event).status.code(), code);
     }

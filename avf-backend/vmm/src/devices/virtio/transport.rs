@@ -7,12 +7,15 @@ use super::worker::event;
 use super::{Activation, ActiveQueue, VirtioDevice};
 use crate::memory::GuestRam;
 use nix::sys::eventfd::EventFd;
+use nix::sys::prctl;
+use std::ffi::CString;
 use std::io;
 use std::mem::take;
 use std::sync::Arc;
 use virtio_bindings::virtio_config as bits;
 use virtio_bindings::virtio_ring;
 use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// Status bits.
 const DRIVER_OK: u8 = bits::VIRTIO_CONFIG_S_DRIVER_OK as u8;
@@ -28,6 +31,9 @@ pub const ACCESS_PLATFORM: u64 = 1 << bits::VIRTIO_F_ACCESS_PLATFORM;
 const INDIRECT_DESC: u64 = 1 << virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 /// Feature bit: both sides say up to where they want no notification.
 pub const EVENT_IDX: u64 = 1 << virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+
+/// The unit in which memory is private or shared.
+const RING_PAGE: usize = 4096;
 
 /// Value of a vector register: no MSI-X.
 const NO_VECTOR: u16 = 0xffff;
@@ -70,6 +76,7 @@ pub struct Transport {
     kicks: Vec<Arc<EventFd>>,
     /// Set up by the driver; gone to the device while it runs.
     queues: Vec<Queue>,
+    protected: bool,
     offered: u64,
     accepted: u64,
     status: u8,
@@ -98,6 +105,7 @@ impl Transport {
             ram,
             interrupt,
             queues: Vec::new(),
+            protected,
             offered,
             accepted: 0,
             status: 0,
@@ -261,6 +269,9 @@ impl Transport {
             } else if !queue.is_valid(memory) {
                 return self.fail("a queue is not in guest memory");
             } else {
+                if self.protected {
+                    touch(&self.name, queues.len(), &queue, memory);
+                }
                 queue.set_event_idx(self.accepted & EVENT_IDX != 0);
                 queues.push(Some(ActiveQueue { queue, kick: Arc::clone(kick) }));
             }
@@ -280,6 +291,32 @@ impl Transport {
         log::warn!("{}: {why}", self.name);
         self.status |= NEEDS_RESET;
         self.interrupt.config();
+    }
+}
+
+/// Reads each page of a queue's rings here, because vhost would read them through the kernel: that
+/// sees zeros where a page is private, and hangs. A private page ends this process instead
+/// ([`crate::sigbus`]), with the thread's name, which names device and queue meanwhile.
+fn touch(name: &str, index: usize, queue: &Queue, memory: &GuestMemoryMmap) {
+    let before = prctl::get_name();
+    let temporary = CString::new(format!("{name} queue {index}")).unwrap_or_default();
+    // Names are for messages only.
+    let _ = prctl::set_name(&temporary);
+    let size = u64::from(queue.size());
+    let rings = [
+        (queue.desc_table(), 16 * size),
+        (queue.avail_ring(), 6 + 2 * size),
+        (queue.used_ring(), 6 + 8 * size),
+    ];
+    for (start, len) in rings {
+        let pages = (start..start + len).step_by(RING_PAGE).chain([start + len - 1]);
+        for address in pages {
+            // The ring is in guest memory, as was checked.
+            let _ = memory.read_obj::<u8>(GuestAddress(address));
+        }
+    }
+    if let Ok(before) = before {
+        let _ = prctl::set_name(&before);
     }
 }
 
