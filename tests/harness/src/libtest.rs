@@ -253,6 +253,15 @@ mod tests {
     }
 
     #[test]
+    fn ktap_without_its_whole_plan_fails() {
+        let want = [("a", Outcome::Passed), ("(all results)", Outcome::Failed)];
+        for text in ["KTAP version 1\nok 1 a\n", "KTAP version 1\nok 1 a\n1..2\n"] {
+            assert_eq!(brief(&parse(text, Exit::Status(0))), want);
+        }
+        assert_eq!(parse("KTAP version 1\nok 1 a\n1..1\n", Exit::Status(0)).len(), 1);
+    }
+
+    #[test]
     fn what_is_missing_fails() {
         let names = |text, exit| {
             let cases = parse(text, exit);

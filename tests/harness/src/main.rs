@@ -58,6 +58,9 @@ enum Task {
         /// Only what needs no QEMU and no kernel
         #[arg(long)]
         host: bool,
+        /// Only what runs in QEMU
+        #[arg(long, conflicts_with = "host")]
+        machine: bool,
         /// Only this test program, in the default machine
         #[arg(long)]
         suite: Option<String>,
@@ -101,7 +104,10 @@ fn task(project: &Project, task: Task) -> Result<ExitCode> {
             let parts = parts::build(project)?;
             options.machine(&parts, "quiet gzvm.mode=shell").interactive()?;
         }
-        Task::Test { host, suite, filter } => return test(project, host, suite, filter),
+        Task::Test { host, machine, suite, filter } => {
+            let what = What { here: !machine, in_qemu: !host };
+            return test(project, what, suite, filter);
+        }
         Task::Layout => {
             let kernel = kernel::build(project, &Fetcher::new(project))?;
             layout::check(project, &kernel)?;
@@ -114,14 +120,14 @@ fn task(project: &Project, task: Task) -> Result<ExitCode> {
 /// Runs tests and ends with the totals, alone on the last line.
 fn test(
     project: &Project,
-    host: bool,
+    what: What,
     suite: Option<String>,
     filter: Option<String>,
 ) -> Result<ExitCode> {
     let mut results = Results::default();
     let done = match suite {
         Some(suite) => machine_tests::one(project, &suite, filter, &mut results),
-        None => all_tests(project, host, &mut results),
+        None => all_tests(project, what, &mut results),
     };
     interrupt::check()?;
     if let Err(error) = done {
@@ -133,9 +139,17 @@ fn test(
     Ok(if results.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn all_tests(project: &Project, host: bool, results: &mut Results) -> Result<()> {
-    checks::run(project, results)?;
-    if !host {
+/// Which tests to run.
+struct What {
+    here: bool,
+    in_qemu: bool,
+}
+
+fn all_tests(project: &Project, what: What, results: &mut Results) -> Result<()> {
+    if what.here {
+        checks::run(project, results)?;
+    }
+    if what.in_qemu {
         machine_tests::all(project, results)?;
     }
     Ok(())
