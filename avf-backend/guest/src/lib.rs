@@ -2,7 +2,7 @@
 //! What a guest says to GenieZone.
 //!
 //! Everything goes through the trait [`Hvc`], one hypervisor call; in a guest that is
-//! [`Hypervisor`], in tests a [fake](fake::FakeHypervisor). [`GenieZone::detect`] is the way in: it
+//! `Hypervisor` (on aarch64), in tests a fake (feature `fake`). [`GenieZone::detect`] is the way in: it
 //! compares the hypervisor's UID and only then offers GenieZone's own calls.
 //!
 //! ```no_run
