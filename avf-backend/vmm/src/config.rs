@@ -38,6 +38,8 @@ pub struct Config {
     pub dont_fork: bool,
     /// Socket for commands.
     pub socket: Option<PathBuf>,
+    /// Device tree overlays, applied in order.
+    pub overlays: Vec<PathBuf>,
     /// Where a copy of the device tree goes.
     pub dump_device_tree: Option<PathBuf>,
     /// The device node of the driver.

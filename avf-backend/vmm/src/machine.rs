@@ -15,6 +15,7 @@ use crate::devices::bus::Overlap;
 use crate::devices::stall::GuestTimes;
 use crate::event::VmEvent;
 use crate::fdt::{self, Description, FdtError, Seeds};
+use crate::files;
 use crate::layout::{Layout, LayoutError, Placement, DTB_WINDOW, PVMFW, PVMFW_SIZE, SERIAL};
 use crate::memory::{GuestRam, MemoryError, Policy};
 use crate::preflight::{self, HostMemory, PreflightError};
@@ -55,6 +56,14 @@ pub enum StartError {
     /// There is no device tree.
     #[error(transparent)]
     Fdt(#[from] FdtError),
+    /// A device tree overlay cannot be applied.
+    #[error("device tree overlay {path}: {why}")]
+    Overlay {
+        /// Its name.
+        path: String,
+        /// Cause.
+        why: String,
+    },
     /// The devices contradict each other.
     #[error(transparent)]
     Bus(#[from] Overlap),
@@ -164,13 +173,22 @@ impl<'a> Machine<'a> {
             seeds: &seeds,
             pci: self.devices.pci(),
         };
-        let blob = fdt::write(&description.tree()?)?;
+        let mut tree = description.tree()?;
+        for path in &self.config.overlays {
+            let named = |why: String| StartError::Overlay { path: files::describe(path), why };
+            let mut overlay = Vec::new();
+            let file =
+                files::open_read(path).and_then(|f| f.take(DTB_WINDOW).read_to_end(&mut overlay));
+            file.map_err(|e| named(e.to_string()))?;
+            fdt::overlay::apply(&mut tree, &overlay).map_err(|e| named(e.to_string()))?;
+        }
+        let blob = fdt::write(&tree)?;
         let start = GuestAddress(self.layout.dtb.start);
         self.ram.memory().write_slice(&blob, start).map_err(|source| {
             StartError::Boot(BootError::Memory { what: "the device tree", source })
         })?;
         if let Some(path) = &self.config.dump_device_tree {
-            let dump = || crate::files::open_write(path)?.write_all(&blob);
+            let dump = || files::open_write(path)?.write_all(&blob);
             dump().map_err(io_error(path.display().to_string()))?;
         }
         Ok(())
@@ -293,7 +311,10 @@ fn ending(event: VmEvent) -> Ending {
     match event {
         VmEvent::Shutdown => plain(ExitStatus::Success),
         VmEvent::Reset => plain(ExitStatus::Reset),
-        VmEvent::GuestCrash => plain(ExitStatus::GuestPanic),
+        VmEvent::GuestCrash => {
+            let message = Some("the guest panicked".into());
+            Ending { message, ..plain(ExitStatus::GuestPanic) }
+        }
         VmEvent::Stalled { vcpu } => {
             let message =
                 Some(format!("vCPU {vcpu} is stuck: its stall detector was not reloaded"));

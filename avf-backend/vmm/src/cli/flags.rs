@@ -53,7 +53,6 @@ pub const REFUSED: &[Refused] = &[
     refused("android-display-service", true, GRAPHICS),
     refused("file-backed-mapping", true, MINIMAL),
     refused("balloon-page-reporting", false, MINIMAL),
-    refused("device-tree-overlay", true, MINIMAL),
     refused("fdt-position", true, "the place of the device tree is fixed"),
     refused("gdb", true, NO_DEBUG),
     refused("gpu", true, GRAPHICS),

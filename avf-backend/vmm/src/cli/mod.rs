@@ -110,6 +110,10 @@ struct RunArgs {
     #[arg(long)]
     unmap_guest_memory_on_fork: bool,
 
+    /// Overlay to apply to the device tree
+    #[arg(long, value_name = "FILE", value_parser = options::overlay)]
+    device_tree_overlay: Vec<PathBuf>,
+
     /// Write a copy of the device tree to a file
     #[arg(long, value_name = "FILE")]
     dump_device_tree_blob: Option<PathBuf>,
@@ -232,6 +236,7 @@ fn config(run: RunArgs) -> Result<Config, String> {
         hugepages: run.hugepages,
         dont_fork: run.unmap_guest_memory_on_fork,
         socket: run.socket,
+        overlays: run.device_tree_overlay,
         dump_device_tree: run.dump_device_tree_blob,
         device: run.hypervisor.unwrap_or_else(|| gzvm::abi::uapi::DEVICE_PATH.into()),
     })

@@ -77,6 +77,14 @@ pub fn disk(text: &str) -> Result<DiskConfig, String> {
     }
 }
 
+/// A file; crosvm's `filter`, which picks parts for assigned devices, has nothing to do here.
+pub fn overlay(text: &str) -> Result<PathBuf, String> {
+    match text.strip_suffix(",filter") {
+        Some(_) => Err("filter is for assigned devices, which GenieZone does not have".into()),
+        None => Ok(text.into()),
+    }
+}
+
 /// `mem=[start=A,size=S],cam=[start=A,size=S]`, each optional.
 pub fn pci(text: &str) -> Result<PciWindows, String> {
     let mut windows = PciWindows::default();

@@ -127,6 +127,8 @@ fn unknown_options_and_bad_values() {
         (&["--serial", "type=unix,path=x", "k"], "unix"),
         (&["--serial=num=1", "--serial=num=1", "k"], "twice"),
         (&["--hypervisor", "gunyah", "k"], "gunyah"),
+        (&["--device-tree-overlay", "o,filter", "k"], "assigned"),
+        (&["--block", "ro=true", "k"], "path="),
         (&["--bios", "b", "k"], "--bios"),
         (&["--bios", "b", "--initrd", "i"], "--initrd"),
         (&["k", "k2"], "k2"),
@@ -149,6 +151,8 @@ fn spellings() {
     assert_eq!(accepted(&["--params", "-- --init-flag", "k"]).params, ["-- --init-flag"]);
     assert_eq!(accepted(&["--bios", "b"]).payload, Payload::Bios("b".into()));
     assert_eq!(accepted(&["--hypervisor", "geniezone", "k"]).device, PathBuf::from("/dev/gzvm"));
+    let config = accepted(&["--device-tree-overlay", "a", "--device-tree-overlay", "b", "k"]);
+    assert_eq!(config.overlays, [PathBuf::from("a"), PathBuf::from("b")]);
     let config = accepted(&["--hypervisor", "geniezone[device=/dev/x]", "k"]);
     assert_eq!(config.device, PathBuf::from("/dev/x"));
 }

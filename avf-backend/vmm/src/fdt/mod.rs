@@ -3,6 +3,8 @@
 //! machine says in it ([`machine`]).
 
 pub mod machine;
+pub mod overlay;
+pub mod read;
 pub mod tree;
 
 pub use machine::{Description, Seeds};

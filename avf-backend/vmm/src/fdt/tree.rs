@@ -60,6 +60,54 @@ impl Node {
         &mut self.children[at]
     }
 
+    /// Adds a child, or merges it into one of the same name.
+    pub fn add(&mut self, node: Node) {
+        match self.children.iter_mut().find(|child| child.name == node.name) {
+            Some(child) => child.merge(&node),
+            None => self.children.push(node),
+        }
+    }
+
+    /// Takes over properties and children of `other`, whose values win.
+    pub fn merge(&mut self, other: &Node) {
+        for (name, value) in &other.properties {
+            self.set_bytes(name, value.clone());
+        }
+        other.children.iter().for_each(|child| self.add(child.clone()));
+    }
+
+    /// Its name, with the unit address.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its children.
+    pub fn children(&self) -> &[Node] {
+        &self.children
+    }
+
+    /// Whether it has neither properties nor children.
+    pub fn is_empty(&self) -> bool {
+        self.properties.is_empty() && self.children.is_empty()
+    }
+
+    /// The value of a property.
+    pub fn property(&self, name: &str) -> Option<&[u8]> {
+        self.properties.iter().find(|(n, _)| n == name).map(|(_, value)| &value[..])
+    }
+
+    /// The node at `path`, seen from this one.
+    pub fn find(&self, path: &str) -> Option<&Node> {
+        let mut names = path.split('/').filter(|name| !name.is_empty());
+        names.try_fold(self, |node, name| node.children.iter().find(|child| child.name == name))
+    }
+
+    /// The same, to be changed.
+    pub fn find_mut(&mut self, path: &str) -> Option<&mut Node> {
+        let mut names = path.split('/').filter(|name| !name.is_empty());
+        names.try_fold(self, |node, name| node.children.iter_mut().find(|c| c.name == name))
+    }
+
     /// The tree as a flattened device tree.
     pub fn to_blob(&self) -> Result<Vec<u8>, vm_fdt::Error> {
         let mut writer = FdtWriter::new()?;

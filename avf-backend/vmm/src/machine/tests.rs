@@ -51,6 +51,32 @@ fn memory_holds_kernel_and_device_tree() {
 }
 
 #[test]
+fn overlays_are_applied_in_order() {
+    let (kernel, dump) = (kernel(), NamedTempFile::new().unwrap());
+    let overlay = |value: u32| {
+        let mut root = crate::fdt::tree::Node::new("");
+        let fragment = root.child("fragment@0");
+        fragment.set_strings("target-path", &["/"]);
+        fragment.child("xxoverlayxx").child("avf").set_cells("value", &[value]);
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(&crate::fdt::overlay::tests::blob(&root)).unwrap();
+        file
+    };
+    let (first, second) = (overlay(1), overlay(2));
+    let mut config = config(&[kernel.path().to_str().unwrap()]);
+    config.dump_device_tree = Some(dump.path().into());
+    config.overlays = vec![first.path().into(), second.path().into()];
+    Machine::prepare(&config).unwrap();
+    let blob = std::fs::read(dump.path()).unwrap();
+    let fdt = Fdt::new(&blob).unwrap();
+    let value = fdt.find_node("/avf").unwrap().property("value").unwrap();
+    assert_eq!(value.value(), [0, 0, 0, 2]);
+    config.overlays.push(kernel.path().into());
+    let error = Machine::prepare(&config).map(drop).unwrap_err().to_string();
+    assert!(error.contains(kernel.path().to_str().unwrap()), "{error}");
+}
+
+#[test]
 fn consoles_come_before_given_parameters() {
     let text = bootargs(&config(&[
         "--serial=type=stdout,num=2,console,earlycon",
