@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a guest says to GenieZone.
 //!
-//! Everything goes through the trait [`Hvc`], one hypervisor call; in a guest that is
-//! `Hypervisor` (on aarch64), in tests a fake (feature `fake`). [`GenieZone::detect`] is the way in: it
-//! compares the hypervisor's UID and only then offers GenieZone's own calls.
+//! Everything goes through the trait [`Hvc`], one hypervisor call; in a guest that is `Hypervisor`
+//! (on aarch64), in tests a fake (feature `fake`). [`GenieZone::detect`] is the way in: it compares
+//! the hypervisor's UID and only then offers GenieZone's own calls.
 //!
 //! ```no_run
 //! # #[cfg(target_arch = "aarch64")]
