@@ -96,7 +96,7 @@ mod tests {
 
     fn run(lines: &[&str], problems: &[&str]) -> Run {
         let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
-        Run { lines: own(lines), problems: own(problems) }
+        Run { lines: own(lines), times: Vec::new(), problems: own(problems) }
     }
 
     #[test]

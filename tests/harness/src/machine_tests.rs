@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests in QEMU: the hypervisor's self-test, the device tests in both modes, the demo's claims.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 
 use crate::boot::{self, Options};
 use crate::layout;
-use crate::libtest::{Case, Exit, Outcome, Parser, KTAP_START};
+use crate::libtest::{Case, Outcome};
 use crate::parts::{self, Parts};
 use crate::project::Project;
-use crate::qemu::{Limits, Run};
+use crate::qemu::Limits;
 use crate::report::{Results, Suite};
+use crate::sections;
 
 /// Seconds for one boot with all device tests, and without a word on the console.
 const DEVICE_LIMITS: (u64, u64) = (1800, 180);
@@ -32,6 +33,11 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     boot_tests(project, &machine(&parts, true), "default", device, DEVICE_LIMITS, results)?;
     let strict = format!("{device} refhyp.strict");
     boot_tests(project, &machine(&parts, false), "strict", &strict, DEVICE_LIMITS, results)?;
+    // Pointer authentication and the other features that the usual CPU model lacks.
+    let mut max = machine(&parts, true);
+    max.options.cpu = "max,pauth-impdef=on".to_owned();
+    let vcpus = format!("{device} gzvm.suite=vcpus");
+    boot_tests(project, &max, "cpu max", &vcpus, DEVICE_LIMITS, results)?;
     let absent = format!("{device} gzvm.tests=absent");
     let mut bare = machine(&parts, false);
     bare.options.no_hypervisor = true;
@@ -91,90 +97,10 @@ fn boot_tests(
     let log = project.log(&format!("qemu-{}", name.replace(' ', "-")));
     let run = machine.run(&log, limits, |line| step.update(line))?;
     step.done("");
-    for suite in suites(name, &run, started.elapsed()) {
+    for suite in sections::suites(name, &run, started.elapsed()) {
         results.add(suite);
     }
     Ok(())
-}
-
-/// The suites of a run, and one for the machine itself.
-fn suites(name: &str, run: &Run, time: Duration) -> Vec<Suite> {
-    let mut suites = Vec::new();
-    let mut current: Option<(String, Parser, Vec<String>)> = None;
-    let (mut all_done, mut alone) = (false, false);
-    let mut close = |current: &mut Option<(String, Parser, Vec<String>)>, exit| {
-        if let Some((suite, parser, lines)) = current.take() {
-            suites.push(Suite {
-                name: format!("{name}: {suite}"),
-                cases: parser.finish(exit),
-                output: lines.join("\n"),
-                time: Duration::ZERO,
-            });
-        }
-    };
-    for line in &run.lines {
-        match marker(line) {
-            Some(Marker::Begin(suite)) => {
-                close(&mut current, Exit::Unknown);
-                current = Some((suite.to_owned(), Parser::default(), Vec::new()));
-            }
-            Some(Marker::End(status)) => close(&mut current, Exit::Status(status)),
-            Some(Marker::AllDone) => all_done = true,
-            None if current.is_none() && line.starts_with(KTAP_START) => {
-                // The hypervisor's self-test has no init around it: all that follows is its.
-                let mut parser = Parser::default();
-                parser.line(line);
-                current = Some(("refhyp".to_owned(), parser, Vec::new()));
-                alone = true;
-            }
-            None => {
-                if let Some((_, parser, lines)) = &mut current {
-                    parser.line(line);
-                    lines.push(line.clone());
-                }
-            }
-        }
-    }
-    // A machine that went off by itself ended its self-test; the plan tells if that was all.
-    let ended = alone && run.problems.is_empty();
-    close(&mut current, if ended { Exit::Status(0) } else { Exit::Unknown });
-    let mut problems = run.problems.clone();
-    if !all_done && !alone {
-        problems.push("the test programs did not all run: ##all-done is missing".to_owned());
-    }
-    if suites.is_empty() {
-        problems.push("no test program ran".to_owned());
-    }
-    suites.push(Suite {
-        name: format!("{name}: machine"),
-        cases: vec![Case {
-            name: "host stays healthy and powers off".to_owned(),
-            outcome: if problems.is_empty() { Outcome::Passed } else { Outcome::Failed },
-            detail: problems.join("\n"),
-        }],
-        output: run.lines.join("\n"),
-        time,
-    });
-    suites
-}
-
-enum Marker<'a> {
-    Begin(&'a str),
-    End(i32),
-    AllDone,
-}
-
-fn marker(line: &str) -> Option<Marker<'_>> {
-    let line = line.trim_end();
-    if line == "##all-done" {
-        return Some(Marker::AllDone);
-    }
-    if let Some(name) = line.strip_prefix("##suite-begin ") {
-        return Some(Marker::Begin(name));
-    }
-    let (_, status) = line.strip_prefix("##suite-end ")?.rsplit_once(" rc=")?;
-    // A status that is no number is not a success.
-    Some(Marker::End(status.parse().unwrap_or(-1)))
 }
 
 fn layout_suite(project: &Project, parts: &Parts, results: &mut Results) {
@@ -197,7 +123,7 @@ fn layout_suite(project: &Project, parts: &Parts, results: &mut Results) {
 fn demo(project: &Project, parts: &Parts, results: &mut Results) -> Result<()> {
     let mut config = machine(parts, false);
     config.options.memory = 4096;
-    let machine = config.options.machine(parts, "quiet gzvm.mode=run");
+    let machine = config.options.machine(parts, "quiet gzvm.mode=run gzvm.color=no");
     let started = Instant::now();
     let mut step = crate::ui::Step::start("qemu demo");
     let log = project.log("qemu-demo");
@@ -230,68 +156,11 @@ fn claims(lines: &[String]) -> Vec<Case> {
 mod tests {
     use super::*;
 
-    fn run(text: &str, problems: &[&str]) -> Run {
-        Run {
-            lines: text.lines().map(str::to_owned).collect(),
-            problems: problems.iter().map(|text| (*text).to_owned()).collect(),
-        }
-    }
-
-    fn failed(suites: &[Suite]) -> Vec<String> {
-        let cases = suites.iter().flat_map(|suite| {
-            suite.cases.iter().map(move |case| (format!("{}: {}", suite.name, case.name), case))
-        });
-        cases.filter(|(_, case)| case.outcome == Outcome::Failed).map(|(name, _)| name).collect()
-    }
-
-    const GOOD: &str = "booting\n##suite-begin vm\nrunning 1 test\ntest create ... ok\n\
-        ##suite-end vm rc=0\n##suite-begin irq\nrunning 1 test\ntest line ... ok\n\
-        ##suite-end irq rc=0\n##all-done\n";
-
-    #[test]
-    fn suites_lie_between_their_markers() {
-        let suites = suites("strict", &run(GOOD, &[]), Duration::ZERO);
-        let names: Vec<_> = suites.iter().map(|suite| suite.name.as_str()).collect();
-        assert_eq!(names, ["strict: vm", "strict: irq", "strict: machine"]);
-        assert!(failed(&suites).is_empty());
-    }
-
-    #[test]
-    fn a_machine_that_dies_fails_the_test_that_ran() {
-        let text = "##suite-begin vm\nrunning 2 tests\ntest a ... ok\ntest b ... \n";
-        let suites = suites("d", &run(text, &["the host's console says: panic"]), Duration::ZERO);
-        let machine = "d: machine: host stays healthy and powers off";
-        assert_eq!(failed(&suites), ["d: vm: b", "d: vm: (ends)", machine]);
-        assert!(suites[1].cases[0].detail.contains("panic"));
-    }
-
-    #[test]
-    fn a_kernel_warning_fails_a_run_whose_tests_pass() {
-        let suites = suites("d", &run(GOOD, &["WARNING"]), Duration::ZERO);
-        assert_eq!(failed(&suites), ["d: machine: host stays healthy and powers off"]);
-    }
-
-    #[test]
-    fn a_boot_without_tests_fails() {
-        assert_eq!(failed(&suites("d", &run("##all-done\n", &[]), Duration::ZERO)).len(), 1);
-        assert_eq!(failed(&suites("d", &run("boot\n", &[]), Duration::ZERO)).len(), 1);
-    }
-
-    #[test]
-    fn the_self_test_needs_no_markers() {
-        let text = "refhyp: EL2\nKTAP version 1\nok 1 probe\nok 2 donate\n1..2\n";
-        let good = suites("selftest", &run(text, &[]), Duration::ZERO);
-        assert!(failed(&good).is_empty());
-        assert_eq!(good[0].cases.len(), 2);
-        let cut = suites("s", &run("KTAP version 1\nok 1 probe\n", &[]), Duration::ZERO);
-        assert_eq!(failed(&cut), ["s: refhyp: (all results)"]);
-        assert_eq!(failed(&suites("s", &run(text, &["killed"]), Duration::ZERO)).len(), 2);
-    }
-
     #[test]
     fn claims_of_the_demo_are_tests() {
         let text = "##demo-claim isolation ok\n##demo-claim payload failed no reveal\nx";
-        let cases = claims(&run(text, &[]).lines);
+        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        let cases = claims(&lines);
         assert_eq!(cases[0].outcome, Outcome::Passed);
         assert_eq!((cases[1].outcome, cases[1].detail.as_str()), (Outcome::Failed, "no reveal"));
     }

@@ -20,6 +20,7 @@ mod process;
 mod project;
 mod qemu;
 mod report;
+mod sections;
 mod source;
 mod toolchain;
 mod ui;

@@ -155,6 +155,8 @@ impl Limits {
 pub struct Run {
     /// All lines of the console.
     pub lines: Vec<String>,
+    /// When each of them came, since power-on.
+    pub times: Vec<Duration>,
     /// What went wrong with the machine itself; empty when it powered off in good health.
     pub problems: Vec<String>,
 }
@@ -164,13 +166,14 @@ struct Watch {
     started: Instant,
     dying: Option<Instant>,
     lines: Vec<String>,
+    times: Vec<Duration>,
     problems: Vec<String>,
 }
 
 impl Watch {
     fn new(limits: Limits) -> Self {
-        let (lines, problems) = (Vec::new(), Vec::new());
-        Self { limits, started: Instant::now(), dying: None, lines, problems }
+        let (lines, times, problems) = (Vec::new(), Vec::new(), Vec::new());
+        Self { limits, started: Instant::now(), dying: None, lines, times, problems }
     }
 
     /// How long to wait for the next line.
@@ -189,6 +192,7 @@ impl Watch {
             }
         }
         self.lines.push(line.to_owned());
+        self.times.push(self.started.elapsed());
     }
 
     fn out_of_time(&mut self) {
@@ -212,7 +216,7 @@ impl Watch {
         if !self.problems.is_empty() {
             self.problems.push(format!("whole console: {}", log.display()));
         }
-        Run { lines: self.lines, problems: self.problems }
+        Run { lines: self.lines, times: self.times, problems: self.problems }
     }
 }
 
