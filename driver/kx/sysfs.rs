@@ -61,8 +61,8 @@ impl<T: Send + Sync> Directory<T> {
         data: &Arc<T>,
         attributes: &'static [Attribute<T>],
     ) -> Result<Self> {
-        // SAFETY: `kernel_kobj` is set at boot and never changes; the name is copied.
         let kobject =
+            // SAFETY: `kernel_kobj` is set at boot and never changes; the name is copied.
             unsafe { bindings::kobject_create_and_add(name.as_char_ptr(), bindings::kernel_kobj) };
         // INVARIANT: the call returned a reference; there are no entries yet.
         let kobject = NonNull::new(kobject).ok_or(ENOMEM)?;

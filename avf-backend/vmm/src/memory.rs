@@ -182,8 +182,8 @@ impl Mapping {
         // One block to align with, and at least one page that stays a hole.
         let reserved = size.checked_add(2 * block).ok_or_else(invalid)?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice.
         let reservation =
+            // SAFETY: a new anonymous mapping at an address of the kernel's choice.
             unsafe { mman::mmap_anonymous(None, reserved, ProtFlags::PROT_NONE, flags) }?;
         let misaligned = reservation.as_ptr().align_offset(block);
         // SAFETY: `misaligned` is less than a block, the reservation has two more than `size`.

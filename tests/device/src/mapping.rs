@@ -34,8 +34,8 @@ impl Mapping {
     fn map(size: u64, flags: i32, fd: i32, offset: libc::off_t) -> Self {
         let size = usize::try_from(size).expect("size");
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice.
         let start =
+            // SAFETY: a new mapping at an address of the kernel's choice.
             unsafe { libc::mmap(std::ptr::null_mut(), size, protection, flags, fd, offset) };
         assert_ne!(start, libc::MAP_FAILED, "mmap: {}", io::Error::last_os_error());
         Self { start: start.cast(), size }

@@ -120,8 +120,8 @@ fn a_process_killed_while_running_leaves_nothing() {
 
 fn w03_the_module_stays_while_files_are_open() {
     let unload = || {
-        // SAFETY: asks to unload the module; this process keeps using it only if that fails.
         let result =
+            // SAFETY: asks to unload the module; this process keeps using it only if that fails.
             unsafe { libc::syscall(libc::SYS_delete_module, c"gzvm".as_ptr(), libc::O_NONBLOCK) };
         if result == 0 {
             Ok(())

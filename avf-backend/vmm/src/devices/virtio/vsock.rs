@@ -145,8 +145,8 @@ fn set_up(
     let duplicate =
         |event: &EventFd| event.as_fd().try_clone_to_owned().map(IntoRawFd::into_raw_fd);
     let (call_fd, kick_fd) = (duplicate(&call)?, duplicate(kick)?);
-    // SAFETY: both were just made by duplication, and nothing else owns them.
     let (call_event, kick_event) =
+        // SAFETY: both were just made by duplication, and nothing else owns them.
         unsafe { (FromRawFd::from_raw_fd(call_fd), FromRawFd::from_raw_fd(kick_fd)) };
     vhost.set_vring_call(index, &call_event).map_err(failed)?;
     vhost.set_vring_kick(index, &kick_event).map_err(failed)?;

@@ -26,9 +26,9 @@ impl Timer {
         let [distributor, redistributors] = [gic.distributor as usize, gic.redistributors as usize];
         let distributor = NonNull::new(with_exposed_provenance_mut::<Gicd>(distributor))?;
         let redistributors = NonNull::new(with_exposed_provenance_mut::<GicrSgi>(redistributors))?;
-        // SAFETY: The device tree says that the GIC's registers are there, the page table maps them
-        // as device memory, and only this function uses them, once.
         let mut gic =
+            // SAFETY: The device tree says that the GIC's registers are there, the page table maps them
+            // as device memory, and only this function uses them, once.
             unsafe { GicV3::new(UniqueMmioPointer::new(distributor), redistributors, cpus, false) };
         gic.setup(0);
         GicCpuInterface::set_priority_mask(0xff);
