@@ -18,6 +18,8 @@ use kernel::{
     improper_ctypes,
     reason = "some kernel structs contain empty ones; they are passed by address only"
 )]
+// SAFETY: The declarations repeat those of `c/kx_helpers.h`, `linux/anon_inodes.h` and
+// `linux/reboot.h`. The functions marked safe take plain values and may be called in any context.
 unsafe extern "C" {
     pub(super) safe fn gzvm_kx_at_el2() -> bool;
     pub(super) safe fn gzvm_kx_counter_hz() -> u32;
