@@ -40,7 +40,7 @@ functions! {
     CREATE_VM = 0,
     /// x1 = VM id, x2 = pages to process; ERR_BUSY while work remains.
     DESTROY_VM = 1,
-    /// x1 = VM and vCPU ids ([`tuple`]), x2 = host physical address of the vCPU's two pages.
+    /// x1 = VM and vCPU ids ([`tuple()`]), x2 = host physical address of the vCPU's two pages.
     CREATE_VCPU = 2,
     /// x1 = VM and vCPU ids.
     DESTROY_VCPU = 3,

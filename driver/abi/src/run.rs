@@ -192,7 +192,7 @@ pub struct HwState {
     pub nr_lrs: u32,
     /// Unused.
     pub padding: u32,
-    /// The list registers (ICH_LR<n>_EL2 format); 0 is unused.
+    /// The list registers (`ICH_LR<n>_EL2` format); 0 is unused.
     pub lr: [u64; MAX_LIST_REGISTERS],
     /// Host counter minus guest virtual counter, in ticks.
     pub vtimer_offset: u64,
