@@ -40,6 +40,19 @@ pub struct Options {
 }
 
 impl Options {
+    /// The machine for tests: the least that is supported, for what fits there fits everywhere.
+    pub fn for_tests(test_hypervisor: bool) -> Self {
+        Self {
+            memory: 2048,
+            cpus: 4,
+            cpu: "cortex-a76".to_owned(),
+            no_hypervisor: false,
+            test_hypervisor,
+            append: String::new(),
+            qemu: Vec::new(),
+        }
+    }
+
     /// The machine, with `words` on its command line.
     pub fn machine(&self, parts: &Parts, words: &str) -> Machine {
         let hypervisor = if self.test_hypervisor { &parts.refhyp_test } else { &parts.refhyp };

@@ -68,17 +68,7 @@ struct Config<'a> {
 }
 
 fn machine(parts: &Parts, test_hypervisor: bool) -> Config<'_> {
-    let options = Options {
-        // The least that is supported: what fits here fits everywhere.
-        memory: 2048,
-        cpus: 4,
-        cpu: "cortex-a76".to_owned(),
-        no_hypervisor: false,
-        test_hypervisor,
-        append: String::new(),
-        qemu: Vec::new(),
-    };
-    Config { parts, options }
+    Config { parts, options: Options::for_tests(test_hypervisor) }
 }
 
 /// Boots and turns what the console shows between the markers into suites.

@@ -15,6 +15,7 @@ mod layout;
 mod libtest;
 mod machine_tests;
 mod module;
+mod mutations;
 mod parts;
 mod process;
 mod project;
@@ -69,6 +70,12 @@ enum Task {
         #[arg(long, requires = "suite")]
         filter: Option<String>,
     },
+    /// Break the driver on purpose and see that the tests notice
+    Mutations {
+        /// Only mutations whose names contain this
+        #[arg(default_value = "")]
+        filter: String,
+    },
     /// Compare how C and Rust lay the kernel's structures out
     Layout,
     /// Remove what was built; the cache too when asked
@@ -107,7 +114,15 @@ fn task(project: &Project, task: Task) -> Result<ExitCode> {
         }
         Task::Test { host, machine, suite, filter } => {
             let what = What { here: !machine, in_qemu: !host };
-            return test(project, what, suite, filter);
+            return report(project, "gzvm", |results| match suite {
+                Some(suite) => machine_tests::one(project, &suite, filter, results),
+                None => all_tests(project, what, results),
+            });
+        }
+        Task::Mutations { filter } => {
+            return report(project, "mutations", |results| {
+                mutations::run(project, &filter, results)
+            });
         }
         Task::Layout => {
             let kernel = kernel::build(project, &Fetcher::new(project))?;
@@ -119,22 +134,18 @@ fn task(project: &Project, task: Task) -> Result<ExitCode> {
 }
 
 /// Runs tests and ends with the totals, alone on the last line.
-fn test(
+fn report(
     project: &Project,
-    what: What,
-    suite: Option<String>,
-    filter: Option<String>,
+    name: &str,
+    run: impl FnOnce(&mut Results) -> Result<()>,
 ) -> Result<ExitCode> {
     let mut results = Results::default();
-    let done = match suite {
-        Some(suite) => machine_tests::one(project, &suite, filter, &mut results),
-        None => all_tests(project, what, &mut results),
-    };
+    let done = run(&mut results);
     interrupt::check()?;
     if let Err(error) = done {
         results.add(Suite::failed("harness", "builds", &format!("{error:#}")));
     }
-    results.write_junit(&project.reports(), "gzvm")?;
+    results.write_junit(&project.reports(), name)?;
     eprintln!("JUnit XML: {}", project.reports().display());
     println!("{}", results.summary());
     Ok(if results.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Do the tests notice what they are for? Each patch below `tests/device/mutations/` breaks the
+//! driver on purpose and names the test that must then fail.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{bail, Context, Result};
+
+use crate::boot::Options;
+use crate::initramfs::Archive;
+use crate::libtest::{Case, Exit, Outcome, Parser};
+use crate::module;
+use crate::parts::{self, Parts};
+use crate::process;
+use crate::project::Project;
+use crate::qemu::Limits;
+use crate::report::{Results, Suite};
+use crate::sections;
+use crate::source;
+use crate::ui::Step;
+
+/// The program name of tests that run on this machine instead of in QEMU.
+const MODEL: &str = "model";
+/// Seconds for one boot with one test, and without a word on the console.
+const LIMITS: (u64, u64) = (300, 150);
+
+/// A patch and what it promises.
+struct Mutation {
+    name: String,
+    patch: PathBuf,
+    /// Program and test that must fail.
+    program: String,
+    test: String,
+}
+
+/// Tries all mutations whose names contain `filter`.
+///
+/// # Errors
+///
+/// When something cannot be built or the user interrupts; a mutation that no test notices is
+/// among the results.
+pub fn run(project: &Project, filter: &str, results: &mut Results) -> Result<()> {
+    let mutations = find(&project.top.join("tests/device/mutations"), filter)?;
+    let parts = parts::build(project)?;
+    for mutation in mutations {
+        let started = Instant::now();
+        let case = match attempt(project, &parts, &mutation) {
+            Ok(case) => case,
+            Err(error) => {
+                crate::interrupt::check()?;
+                Case::failed(&mutation.name, &format!("{error:#}"))
+            }
+        };
+        results.add(Suite {
+            name: mutation.name,
+            cases: vec![case],
+            output: String::new(),
+            time: started.elapsed(),
+        });
+    }
+    Ok(())
+}
+
+fn find(dir: &Path, filter: &str) -> Result<Vec<Mutation>> {
+    let mut mutations = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let patch = entry?.path();
+        let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if patch.extension().is_some_and(|ext| ext == "patch") && name.contains(filter) {
+            let text = fs::read_to_string(&patch)?;
+            let (program, test) = promise(&text).with_context(|| {
+                format!("{}: its first line is not \"Fails: PROGRAM TEST\"", patch.display())
+            })?;
+            mutations.push(Mutation { name, patch, program, test });
+        }
+    }
+    if mutations.is_empty() {
+        bail!("no mutation in {} has a name with \"{filter}\" in it", dir.display());
+    }
+    mutations.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(mutations)
+}
+
+/// The first line: `Fails: interrupts two_vcpus_wake_each_other`.
+fn promise(text: &str) -> Option<(String, String)> {
+    let (program, test) = text.lines().next()?.strip_prefix("Fails: ")?.trim().split_once(' ')?;
+    Some((program.to_owned(), test.to_owned()))
+}
+
+/// Builds the broken driver and runs the test that should notice.
+fn attempt(project: &Project, parts: &Parts, mutation: &Mutation) -> Result<Case> {
+    let tree = project.out().join("mutant/tree");
+    copy_sources(&project.top, &tree)?;
+    apply(&mutation.patch, &tree)?;
+    let cases = if mutation.program == MODEL {
+        on_this_machine(project, &tree, mutation)?
+    } else {
+        in_qemu(project, parts, &tree, mutation)?
+    };
+    let noticed = |case: &Case| {
+        case.outcome == Outcome::Failed && case.name.rsplit("::").next() == Some(&*mutation.test)
+    };
+    if cases.iter().any(noticed) {
+        let name = format!("{} {} notices it", mutation.program, mutation.test);
+        return Ok(Case { name, outcome: Outcome::Passed, detail: String::new() });
+    }
+    let seen: Vec<_> =
+        cases.iter().map(|case| format!("{}: {:?}", case.name, case.outcome)).collect();
+    let detail =
+        format!("{} {} did not fail\n{}", mutation.program, mutation.test, seen.join("\n"));
+    Ok(Case::failed("no test notices it", &detail))
+}
+
+/// A fresh copy of the sources; unchanged files keep their times, for the sake of rebuilds.
+fn copy_sources(top: &Path, tree: &Path) -> Result<()> {
+    for source in source::all(top)? {
+        let copy = tree.join(&source.path);
+        if fs::read_to_string(&copy).is_ok_and(|old| old == source.text) {
+            continue;
+        }
+        if let Some(dir) = copy.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        fs::write(&copy, source.text)
+            .with_context(|| format!("cannot write {}", copy.display()))?;
+    }
+    Ok(())
+}
+
+fn apply(patch: &Path, tree: &Path) -> Result<()> {
+    let mut git = Command::new("git");
+    // The tree lies in a directory that Git ignores, but inside the project's own repository.
+    git.env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree));
+    git.arg("-C").arg(tree).args(["apply", "--recount"]).arg(patch);
+    process::output(&mut git)
+        .map(drop)
+        .context("the patch does not apply any more: make it anew for the present code")
+}
+
+fn on_this_machine(project: &Project, tree: &Path, mutation: &Mutation) -> Result<Vec<Case>> {
+    let mut command = Command::new("cargo");
+    command.current_dir(tree).args(["test", "--color=never", "-p", "gzvm-model", "--target-dir"]);
+    command.arg(project.target.join("mutant")).args(["--", &mutation.test]);
+    let mut parser = Parser::default();
+    let mut step = Step::start(&mutation.name);
+    let log = project.log(&format!("mutant-{}", mutation.name));
+    // It is to fail: what the tests report tells whether by the right test.
+    let done = process::logged(&mut command, &log, |line| {
+        step.update(line.trim());
+        parser.line(line);
+    });
+    step.done("");
+    Ok(parser.finish(Exit::Status(i32::from(done.is_err()))))
+}
+
+fn in_qemu(
+    project: &Project,
+    parts: &Parts,
+    tree: &Path,
+    mutation: &Mutation,
+) -> Result<Vec<Case>> {
+    let built = module::build(project, &parts.kernel, &tree.join("driver"), "mutant")?;
+    let mut overlay = Archive::default();
+    overlay.file("lib/modules/gzvm.ko", &built.join("gzvm.ko"))?;
+    // Linux unpacks archives that follow one another; the last file of a name wins.
+    let mut archive = fs::read(&parts.initramfs)?;
+    archive.extend(overlay.write(Vec::new())?);
+    let initramfs = project.out().join("mutant/host-initramfs.cpio");
+    fs::write(&initramfs, archive)?;
+    let words = format!(
+        "loglevel=5 gzvm.mode=test gzvm.suite={} gzvm.filter={}",
+        mutation.program, mutation.test
+    );
+    let mut machine = Options::for_tests(true).machine(parts, &words);
+    machine.initramfs = initramfs;
+    let mut step = Step::start(&mutation.name);
+    let log = project.log(&format!("mutant-{}", mutation.name));
+    let run = machine.run(&log, Limits::seconds(LIMITS.0, LIMITS.1), |line| step.update(line))?;
+    step.done("");
+    let suites = sections::suites("mutant", &run, run.times.last().copied().unwrap_or_default());
+    Ok(suites.into_iter().flat_map(|suite| suite.cases).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_names_its_test() {
+        let text = "Fails: memory w25_overlap\nMutation: x\n\n--- a/driver/x.rs\n";
+        assert_eq!(promise(text), Some(("memory".to_owned(), "w25_overlap".to_owned())));
+        assert_eq!(promise("--- a/driver/x.rs\n"), None);
+        assert_eq!(promise("Fails: memory\n"), None);
+    }
+
+    #[test]
+    fn a_patch_is_applied_to_the_copy_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir_all(tree.join("driver")).unwrap();
+        fs::write(tree.join("driver/x.rs"), "a\nb\nc\n").unwrap();
+        let patch = dir.path().join("p.patch");
+        let text =
+            "Fails: m t\n\n--- a/driver/x.rs\n+++ b/driver/x.rs\n@@ -1,3 +1,3 @@\n a\n-b\n+B\n c\n";
+        fs::write(&patch, text).unwrap();
+        apply(&patch, &tree).unwrap();
+        assert_eq!(fs::read_to_string(tree.join("driver/x.rs")).unwrap(), "a\nB\nc\n");
+        let error = format!("{:#}", apply(&patch, &tree).unwrap_err());
+        assert!(error.contains("does not apply any more"), "{error}");
+    }
+
+    #[test]
+    fn every_patch_of_the_project_names_its_test() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../device/mutations");
+        assert!(find(dir.as_ref(), "").unwrap().len() > 5);
+        assert!(find(dir.as_ref(), "no such mutation").is_err());
+    }
+}
