@@ -40,19 +40,27 @@ fn irqfd(machine: &Machine, event: &Event, flags: u32, resample: Option<&Event>)
 }
 
 fn w14_a_raised_line_wakes_a_sleeping_vcpu() {
+    const ROUNDS: u64 = 100;
     let (machine, mut vcpu) = taker();
+    let (taken, next) = std::sync::mpsc::channel();
+    let raise = || machine.raise(SPI).expect("IRQ_LINE");
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for round in 0..50 {
+        scope.spawn(move || {
+            for round in 0..ROUNDS {
                 // Some arrive while the vCPU sleeps, some on its way there.
-                std::thread::sleep(Duration::from_micros(100 * (round % 50)));
-                machine.raise(SPI).expect("IRQ_LINE");
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(Duration::from_micros(100 * (round % 40)));
+                raise();
+                // The next one only when this one was taken: two pulses in a row may be one.
+                if next.recv().is_err() {
+                    return;
+                }
             }
         });
-        for _ in 0..50 {
+        for _ in 0..ROUNDS {
             assert_eq!(vcpu.report(), INTID);
+            taken.send(()).expect("the other thread waits");
         }
+        drop(taken);
     });
 }
 
