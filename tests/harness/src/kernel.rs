@@ -101,10 +101,7 @@ pub fn build(project: &Project, fetcher: &Fetcher) -> Result<Kernel> {
     let cache = Cache::new(&project.cache);
     let fragment = project.top.join("tests/harness/kernel.config");
     let options = options(&fs::read_to_string(&fragment)?);
-    let build = if let Some(tree) = std::env::var_os("KERNEL_SRC").filter(|tree| !tree.is_empty()) {
-        let tree = fs::canonicalize(&tree)
-            .with_context(|| format!("KERNEL_SRC={}: no such tree", tree.to_string_lossy()))?;
-        check_tree(&tree)?;
+    let build = if let Some(tree) = users_tree()? {
         let key = Key::new("tree").with("path", &tree.to_string_lossy());
         let dir = cache.path("kernel-tree", &key);
         make_kernel(project, &kbuild, &tree, &dir, &options)?;
@@ -120,6 +117,21 @@ pub fn build(project: &Project, fetcher: &Fetcher) -> Result<Kernel> {
     };
     let image = build.join("arch/arm64/boot/Image");
     Ok(Kernel { build, image, kbuild })
+}
+
+/// The tree that `KERNEL_SRC` names, if it does.
+///
+/// # Errors
+///
+/// When that is no Linux tree, or one that is too old.
+pub fn users_tree() -> Result<Option<PathBuf>> {
+    let Some(tree) = std::env::var_os("KERNEL_SRC").filter(|tree| !tree.is_empty()) else {
+        return Ok(None);
+    };
+    let tree = fs::canonicalize(&tree)
+        .with_context(|| format!("KERNEL_SRC={}: no such tree", tree.to_string_lossy()))?;
+    check_tree(&tree)?;
+    Ok(Some(tree))
 }
 
 fn check_tree(tree: &Path) -> Result<()> {

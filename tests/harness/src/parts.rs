@@ -42,7 +42,8 @@ pub struct Parts {
 /// The first failure, with the last lines of what failed.
 pub fn build(project: &Project) -> Result<Parts> {
     let fetcher = Fetcher::new(project);
-    // The network first: what is missing shows before the long builds.
+    // The user's word and the network first: what is wrong shows before the long builds.
+    kernel::users_tree()?;
     let busybox = fetcher.busybox()?;
     let linux = toolchain::linux(&fetcher)?;
     let (refhyp, refhyp_test, payload) = bare_metal(project)?;
