@@ -111,27 +111,18 @@ impl Cache {
         key: &Key,
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
-        if let Some(dir) = self.lookup(kind, key) {
-            return Ok(dir);
-        }
-        let _lock = self.lock(kind)?;
-        if let Some(dir) = self.lookup(kind, key) {
-            return Ok(dir);
-        }
-        self.remove_leftovers(kind)?;
-        let dir = self.path(kind, key);
-        let name = format!("{PARTIAL}{}", key.dir_name());
-        let partial = Partial(self.root.join(kind).join(name));
-        fs::create_dir_all(&partial.0)
-            .with_context(|| format!("cannot create {}", partial.0.display()))?;
-        fill(&partial.0)?;
-        interrupt::check()?;
-        stamp(&partial.0, key)?;
-        if dir.exists() {
-            fs::remove_dir_all(&dir)?;
-        }
-        fs::rename(&partial.0, &dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        Ok(dir)
+        self.once(kind, key, |dir| {
+            self.remove(kind, |path| file_name(path).starts_with(PARTIAL))?;
+            let partial = Partial(dir.with_file_name(format!("{PARTIAL}{}", key.dir_name())));
+            create(&partial.0)?;
+            fill(&partial.0)?;
+            interrupt::check()?;
+            stamp(&partial.0, key)?;
+            if dir.exists() {
+                fs::remove_dir_all(dir)?;
+            }
+            fs::rename(&partial.0, dir).with_context(|| format!("cannot create {}", dir.display()))
+        })
     }
 
     /// Like [`Cache::get`] for builds whose files name their own directory and which can be
@@ -147,6 +138,22 @@ impl Cache {
         key: &Key,
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
+        self.once(kind, key, |dir| {
+            self.remove(kind, |path| path != dir && !path.join(STAMP).exists())?;
+            create(dir)?;
+            fill(dir)?;
+            interrupt::check()?;
+            stamp(dir, key)
+        })
+    }
+
+    /// The entry for `key`, made by one process while the others wait.
+    fn once(
+        &self,
+        kind: &str,
+        key: &Key,
+        make: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         if let Some(dir) = self.lookup(kind, key) {
             return Ok(dir);
         }
@@ -155,17 +162,25 @@ impl Cache {
             return Ok(dir);
         }
         let dir = self.path(kind, key);
-        self.remove_unfinished_except(kind, &dir)?;
-        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        fill(&dir)?;
-        interrupt::check()?;
-        stamp(&dir, key)?;
+        make(&dir)?;
         Ok(dir)
     }
 
+    /// Removes directories that are of no use to anybody: under the lock, whatever is not complete
+    /// was left by a process that is gone.
+    fn remove(&self, kind: &str, useless: impl Fn(&Path) -> bool) -> Result<()> {
+        for entry in fs::read_dir(self.root.join(kind))? {
+            let path = entry?.path();
+            if path.is_dir() && useless(&path) {
+                fs::remove_dir_all(&path)
+                    .with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
     fn lock(&self, kind: &str) -> Result<File> {
-        let dir = self.root.join(kind);
-        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        create(&self.root.join(kind))?;
         let path = self.root.join(format!("{kind}.lock"));
         let file = File::create(&path)
             .with_context(|| format!("cannot create the lock {}", path.display()))?;
@@ -181,27 +196,14 @@ impl Cache {
         file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
         Ok(file)
     }
+}
 
-    /// Under the lock, whatever is half filled was left by a process that is gone.
-    fn remove_leftovers(&self, kind: &str) -> Result<()> {
-        for entry in fs::read_dir(self.root.join(kind))? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-                fs::remove_dir_all(entry.path())?;
-            }
-        }
-        Ok(())
-    }
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
 
-    fn remove_unfinished_except(&self, kind: &str, keep: &Path) -> Result<()> {
-        for entry in fs::read_dir(self.root.join(kind))? {
-            let path = entry?.path();
-            if path.is_dir() && path != keep && !path.join(STAMP).exists() {
-                fs::remove_dir_all(&path)?;
-            }
-        }
-        Ok(())
-    }
+fn create(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))
 }
 
 fn stamp(dir: &Path, key: &Key) -> Result<()> {
