@@ -23,13 +23,13 @@ pub const GET_REG: u64 = 1 << 3;
 pub const LIMITS: u64 = 1 << 4;
 /// The state of a guest range can be asked for.
 pub const RANGE_STATE: u64 = 1 << 5;
-/// Test builds only: ownership audit, fault plan, raw calls.
+/// Test builds only: the ownership audit.
 pub const TEST: u64 = 1 << 63;
 
 /// Capability number of [`LIMITS`]: with x1 = 0 answers x1 = vCPUs per VM (bits 15:0), SPIs per VM
 /// (31:16), IPA bits (39:32), protected VMs supported (bit 40).
 pub const QUERY_LIMITS: u64 = 0x92f1;
 /// Capability number of [`TEST`]'s audit: with x1 = 0 compares the live stage 2 tables with the
-/// ownership table; answers x1 = pages that disagree, x2 = pages in use by hypervisor and guests,
-/// x3 = VMs alive.
+/// ownership table; answers x1 = pages that disagree, x2 = pages in use by guests (theirs, shared,
+/// pinned, and their tables), x3 = VMs alive.
 pub const TEST_AUDIT: u64 = 0x92ff;

@@ -143,7 +143,7 @@ impl<H: Hardware> Hypervisor<'_, H> {
     pub(crate) fn wake_asleep(&self, wake: Wake) -> Next {
         match wake.asleep {
             0 => Next::Resume,
-            asleep => Next::Exit(Exit::Ipi(u64::from(asleep))),
+            asleep => Next::Exit(Exit::Ipi(self.told(asleep))),
         }
     }
 

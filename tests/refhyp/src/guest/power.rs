@@ -72,7 +72,7 @@ impl<H: Hardware> Hypervisor<'_, H> {
         running.vcpu.regs.x[0] = code;
         if code == 0 {
             // It runs nowhere: the host has to wake its thread.
-            return Next::Exit(Exit::Ipi(1 << target));
+            return Next::Exit(Exit::Ipi(self.told(1 << target)));
         }
         Next::Resume
     }

@@ -31,8 +31,7 @@ impl<H: Hardware> Hypervisor<'_, H> {
         let wake = shared.gic.pulse(spi).ok_or(hvc::ERR_INVALID_ARGS)?;
         // While the lock is held: a vCPU that stops meanwhile takes the kick back.
         self.kick(wake);
-        let targets = if self.options.strict { 0 } else { u64::from(wake.targets) };
-        Ok(Answer::ok(targets, 0, 0))
+        Ok(Answer::ok(self.told(wake.targets), 0, 0))
     }
 
     /// Places the registers of the interrupt controller.
@@ -44,18 +43,22 @@ impl<H: Hardware> Hypervisor<'_, H> {
             .read_host(&self.hw, call.x(2), device.as_mut_bytes())
             .map_err(status_of)?;
         let base = device.dev_addr;
-        let size = uapi::VGIC_DIST_SIZE.max(uapi::VGIC_REDIST_SIZE);
+        let size = match device.dev_type {
+            uapi::DEV_TYPE_VGIC_V3_DIST => uapi::VGIC_DIST_SIZE,
+            // One vCPU's frames: how many there will be is not known yet.
+            uapi::DEV_TYPE_VGIC_V3_REDIST => uapi::VGIC_REDIST_SIZE,
+            _ => return Err(hvc::ERR_NOT_SUPPORTED),
+        };
         if base == 0 || base % FRAME != 0 || base > IPA_END - size || state.ran {
             return Err(hvc::ERR_INVALID_ARGS);
         }
-        if state.overlaps(base / PAGE_SIZE, FRAME / PAGE_SIZE) {
+        if state.overlaps(base / PAGE_SIZE, size / PAGE_SIZE) {
             return Err(hvc::ERR_INVALID_ARGS);
         }
         let mut shared = vm.shared.lock();
         let placed = match device.dev_type {
             uapi::DEV_TYPE_VGIC_V3_DIST => shared.gic.place_distributor(base),
-            uapi::DEV_TYPE_VGIC_V3_REDIST => shared.gic.place_redistributors(base),
-            _ => return Err(hvc::ERR_NOT_SUPPORTED),
+            _ => shared.gic.place_redistributors(base),
         };
         placed.then_some(Answer::ok(0, 0, 0)).ok_or(hvc::ERR_INVALID_ARGS)
     }

@@ -99,6 +99,15 @@ impl<'a, H: Hardware> Hypervisor<'a, H> {
         ext::WAKE_MASK | ext::LIMITS | ext::GET_REG | test
     }
 
+    /// What the host is told of the vCPUs to wake: their mask, or nothing without WAKE_MASK.
+    pub(crate) fn told(&self, targets: u32) -> u64 {
+        if self.extensions() & ext::WAKE_MASK != 0 {
+            u64::from(targets)
+        } else {
+            0
+        }
+    }
+
     /// The slot and state of a VM in one of the phases `allowed`.
     fn find(
         &self,

@@ -53,7 +53,8 @@ impl<H: Hardware> Hypervisor<'_, H> {
         let known = uapi::MEM_REGION_GUEST_MEM
             | uapi::MEM_REGION_PROTECT_FW
             | uapi::MEM_REGION_STATIC_SWIOTLB;
-        if call.x(4) & !u64::from(known) != 0 || vm.shared.lock().gic.covers(call.x(2)) {
+        if call.x(4) & !u64::from(known) != 0 || vm.shared.lock().gic.overlaps(call.x(2), call.x(3))
+        {
             return Err(hvc::ERR_INVALID_ARGS);
         }
         let ran = state.ran;

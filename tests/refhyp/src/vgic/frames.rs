@@ -97,6 +97,19 @@ impl Vgic {
         Some(Place::Redistributor(vcpu, offset % VGIC_REDIST_SIZE))
     }
 
+    /// Whether the range of `size` bytes has any of the controller's registers; before there are
+    /// vCPUs, those of the first one's redistributor.
+    pub fn overlaps(&self, start: u64, size: u64) -> bool {
+        let redistributors = VGIC_REDIST_SIZE * u64::try_from(self.vcpus.max(1)).unwrap_or(1);
+        [(self.distributor, VGIC_DIST_SIZE), (self.redistributors, redistributors)].into_iter().any(
+            |(base, frames)| {
+                base != 0
+                    && start < base.saturating_add(frames)
+                    && base < start.saturating_add(size)
+            },
+        )
+    }
+
     /// Whether the controller's registers are at this guest physical address.
     pub fn covers(&self, address: u64) -> bool {
         self.place(address).is_some()

@@ -44,6 +44,10 @@ fn identification_says_what_is_there() {
     assert_eq!(gic.load(REDIST + 0x2_0008, 8), 1 << 32 | 1 << 8 | 1 << 4);
     assert!(gic.covers(REDIST + 0x3_ffff) && !gic.covers(REDIST - 1));
     assert!(!gic.covers(DIST + 0x1_0000));
+    // A range that only ends, or only begins, in a frame, or encloses one.
+    assert!(gic.overlaps(DIST - 0x1000, 0x2000) && gic.overlaps(DIST + 0xf000, 0x2000));
+    assert!(gic.overlaps(0x1000, u64::MAX - 0x1000));
+    assert!(!gic.overlaps(DIST + 0x1_0000, 0x1000));
 }
 
 #[test]
