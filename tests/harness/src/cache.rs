@@ -181,21 +181,30 @@ impl Cache {
 
     fn lock(&self, kind: &str) -> Result<File> {
         create(&self.root.join(kind))?;
-        let path = self.root.join(format!("{kind}.lock"));
-        let file = File::create(&path)
-            .with_context(|| format!("cannot create the lock {}", path.display()))?;
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                eprintln!("another build is preparing the same ({kind}), waiting for it");
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-            }
-        }
-        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-        Ok(file)
+        lock(&self.root.join(format!("{kind}.lock")), kind)
     }
+}
+
+/// Waits until nobody else builds what `path` stands for, and says so if it takes a while. The lock
+/// goes with the file, that is with this process at the latest.
+///
+/// # Errors
+///
+/// When the file cannot be made or locked.
+pub fn lock(path: &Path, what: &str) -> Result<File> {
+    let file =
+        File::create(path).with_context(|| format!("cannot create the lock {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => return Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            eprintln!("another build is preparing the same ({what}), waiting for it");
+        }
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
 }
 
 fn file_name(path: &Path) -> String {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::cache;
 use crate::cargo::{self, Program};
 use crate::fetch::Fetcher;
 use crate::initramfs::Archive;
@@ -41,6 +42,8 @@ pub struct Parts {
 ///
 /// The first failure, with the last lines of what failed.
 pub fn build(project: &Project) -> Result<Parts> {
+    fs::create_dir_all(project.out()).context("cannot create the output directory")?;
+    let _lock = cache::lock(&project.out().join("build.lock"), "target")?;
     let fetcher = Fetcher::new(project);
     // The user's word and the network first: what is wrong shows before the long builds.
     kernel::users_tree()?;
