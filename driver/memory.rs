@@ -4,7 +4,8 @@
 //!
 //! Lock order: `changes`, then a claim, then one of `slots`, `backing`, `mailbox`, `claims` (never two
 //! of these at once, but for the short ones being taken while a claim is held). No lock is held
-//! across pinning or a hypercall, but `changes` (slot ioctls only) and the mailbox's own.
+//! across pinning or a hypercall, but `changes` (slot ioctls only), the mailbox's own, and `backing`
+//! while the VM is destroyed, when nobody else is left.
 
 use crate::{
     abi::uapi::UserspaceMemoryRegion,
