@@ -54,7 +54,8 @@ functions! {
     /// x1 = VM and vCPU ids, x2 = register id, x3 = value.
     SET_ONE_REG = 9,
     /// x1 = VM and vCPU ids, x2 = interrupt number (SPI from 0), x3 = level; with extension
-    /// IRQ_KIND x4 = type, with WAKE_MASK returns x1 = target vCPUs.
+    /// IRQ_KIND x4 = one of [`super::ext`]'s `IRQ_KIND_*`, with WAKE_MASK returns x1 = target
+    /// vCPUs.
     IRQ_LINE = 10,
     /// x1 = VM id, x2 = host physical address of a [`super::uapi::CreateDevice`].
     CREATE_DEVICE = 11,

@@ -50,6 +50,9 @@ pub const GET_ONE_REG: u32 = ioc(DIR_WRITE, 0xab, size_of::<OneReg>());
 pub const SET_ONE_REG: u32 = ioc(DIR_WRITE, 0xac, size_of::<OneReg>());
 /// VM: creates an in-hypervisor device from [`CreateDevice`].
 pub const CREATE_DEVICE: u32 = ioc(DIR_READ | DIR_WRITE, 0xe0, size_of::<CreateDevice>());
+/// VM: asks for the state of guest memory with [`RangeState`]. Ours; it needs the hypervisor's
+/// extension RANGE_STATE, else -EOPNOTSUPP. CHECK_EXTENSION of [`super::ext::DISCOVER`] tells.
+pub const GET_RANGE_STATE: u32 = ioc(DIR_READ | DIR_WRITE, 0xe8, size_of::<RangeState>());
 /// VM: tells the hypervisor where the device tree is, from [`DtbConfig`].
 pub const SET_DTB_CONFIG: u32 = ioc(DIR_WRITE, 0xff, size_of::<DtbConfig>());
 
@@ -66,6 +69,7 @@ const _: () = {
     assert!(GET_ONE_REG == 0x4010_92ab);
     assert!(SET_ONE_REG == 0x4010_92ac);
     assert!(CREATE_DEVICE == 0xc030_92e0);
+    assert!(GET_RANGE_STATE == 0xc020_92e8);
     assert!(SET_DTB_CONFIG == 0x4010_92ff);
 };
 
@@ -278,3 +282,35 @@ pub struct DtbConfig {
     pub dtb_size: u64,
 }
 assert_layout!(DtbConfig, size 16, dtb_addr at 0, dtb_size at 8);
+
+/// Argument of [`GET_RANGE_STATE`].
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+pub struct RangeState {
+    /// In: first guest physical address, page aligned.
+    pub guest_phys_addr: u64,
+    /// In: bytes to look at, a multiple of the page size, not 0. Out: bytes from the first address
+    /// on that have the state in `state`, at least a page; ask again behind them for the rest.
+    pub size: u64,
+    /// Out: one of `RANGE_STATE_*`.
+    pub state: u32,
+    /// Must be 0.
+    pub flags: u32,
+    /// Must be 0.
+    pub pad: u64,
+}
+assert_layout!(
+    RangeState, size 32, guest_phys_addr at 0, size at 8, state at 16, flags at 20, pad at 24,
+);
+
+/// In no memory slot.
+pub const RANGE_STATE_ABSENT: u32 = 0;
+/// The guest has it, the host has no access.
+pub const RANGE_STATE_PRIVATE: u32 = 1;
+/// Guest and host both have access.
+pub const RANGE_STATE_SHARED: u32 = 2;
+/// In a memory slot, but not mapped for the guest nor pinned by the driver: its pages may be
+/// replaced in the owner's address space (a balloon may punch them out).
+pub const RANGE_STATE_UNPINNED: u32 = 3;
