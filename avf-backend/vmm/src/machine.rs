@@ -183,15 +183,16 @@ impl<'a> Machine<'a> {
             fdt::overlay::apply(&mut tree, &overlay).map_err(|e| named(e.to_string()))?;
         }
         let blob = fdt::write(&tree)?;
-        let start = GuestAddress(self.layout.dtb.start);
-        self.ram.memory().write_slice(&blob, start).map_err(|source| {
-            StartError::Boot(BootError::Memory { what: "the device tree", source })
-        })?;
+        // Before the check: who wants to know what is wrong can look at it.
         if let Some(path) = &self.config.dump_device_tree {
             let dump = || files::open_write(path)?.write_all(&blob);
             dump().map_err(io_error(path.display().to_string()))?;
         }
-        Ok(())
+        fdt::check(&blob, &self.layout, &self.config.protection)?;
+        let start = GuestAddress(self.layout.dtb.start);
+        self.ram.memory().write_slice(&blob, start).map_err(|source| {
+            StartError::Boot(BootError::Memory { what: "the device tree", source })
+        })
     }
 
     /// Hands everything to the driver and starts the vCPUs.

@@ -9,7 +9,9 @@ pub mod tree;
 
 pub use machine::{Description, Seeds};
 
-use crate::layout::DTB_WINDOW;
+use crate::config::Protection;
+use crate::layout::{Layout, DTB_WINDOW};
+use gzvm_dtcheck::{Fault, Reader};
 use thiserror::Error;
 
 /// Why there is no device tree.
@@ -21,6 +23,15 @@ pub enum FdtError {
     /// Larger than the window that the hypervisor is told about.
     #[error("the device tree has {0} bytes, its window {DTB_WINDOW}: pass fewer parameters")]
     TooLarge(usize),
+    /// It is not where guests read it.
+    #[error("device tree: {0}")]
+    Place(Fault),
+    /// The firmware would reset the VM without saying why.
+    #[error(
+        "the protected-VM firmware refuses the device tree: {0}; look at the VM's overlays and the \
+         number of its CPUs and devices"
+    )]
+    Refused(Fault),
     /// The kernel's command line does not fit.
     #[error("the kernel parameters have {len} bytes, a kernel reads {limit}: shorten them")]
     Bootargs {
@@ -38,4 +49,17 @@ pub fn write(root: &tree::Node) -> Result<Vec<u8>, FdtError> {
         Ok(len) if len <= DTB_WINDOW => Ok(blob),
         _ => Err(FdtError::TooLarge(blob.len())),
     }
+}
+
+/// Checks what nobody would report later: a tree that guests read only a part of, or one that the
+/// firmware refuses.
+pub fn check(blob: &[u8], layout: &Layout, protection: &Protection) -> Result<(), FdtError> {
+    let window = layout.dtb;
+    let size = u64::try_from(blob.len()).map_err(|_| FdtError::TooLarge(blob.len()))?;
+    let ram = layout.ram.start..layout.ram.end();
+    gzvm_dtcheck::check_place(size, window.start, window.size, &ram).map_err(FdtError::Place)?;
+    if *protection == Protection::HypervisorFirmware {
+        gzvm_dtcheck::check(blob, Reader::Firmware).map_err(FdtError::Refused)?;
+    }
+    Ok(())
 }

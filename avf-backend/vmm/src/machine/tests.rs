@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::config::{SerialInput, SerialOutput};
+use crate::fdt::tree::Node;
 use crate::layout::MIB;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node as _, Property as _};
@@ -50,19 +51,55 @@ fn memory_holds_kernel_and_device_tree() {
     assert_eq!(bootargs.value(), b"panic=-1 8250.nr_uarts=4 mode=hello\0");
 }
 
+/// An overlay with contents for `/`.
+fn overlay(fill: impl FnOnce(&mut Node)) -> NamedTempFile {
+    let mut root = Node::new("");
+    let fragment = root.child("fragment@0");
+    fragment.set_strings("target-path", &["/"]);
+    fill(fragment.child("xxoverlayxx"));
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(&crate::fdt::overlay::tests::blob(&root)).unwrap();
+    file
+}
+
+#[test]
+fn what_the_firmware_would_refuse_is_refused_first() {
+    let (kernel, dump) = (kernel(), NamedTempFile::new().unwrap());
+    let kernel = kernel.path().to_str().unwrap();
+    let bad = overlay(|root| _ = root.child("avf").child("untrusted").set_cells("phandle", &[9]));
+    let mut firmware = config(&["--protected-vm", "--mem=80", kernel]);
+    assert!(Machine::prepare(&firmware).is_ok());
+    firmware.overlays.push(bad.path().into());
+    firmware.dump_device_tree = Some(dump.path().into());
+    let error = Machine::prepare(&firmware).map(drop).unwrap_err().to_string();
+    assert!(error.contains("/avf/untrusted has the property phandle"), "{error}");
+    assert!(Fdt::new(&std::fs::read(dump.path()).unwrap()).is_ok(), "it can be looked at");
+    let mut without = config(&["--protected-vm-without-firmware", "--mem=80", kernel]);
+    without.overlays.push(bad.path().into());
+    assert!(Machine::prepare(&without).is_ok());
+    let cpus = config(&["--protected-vm", "--mem=80", "--cpus=17", kernel]);
+    let error = Machine::prepare(&cpus).map(drop).unwrap_err().to_string();
+    assert!(error.contains("17 CPUs"), "{error}");
+}
+
+#[test]
+fn a_tree_is_not_larger_than_declared_and_in_main_memory() {
+    let mut layout = Layout::new(64 * MIB, None, 1, false, false).unwrap();
+    let refused = |layout: &Layout, size| {
+        fdt::check(&vec![0; size], layout, &Protection::None).unwrap_err().to_string()
+    };
+    let window = usize::try_from(DTB_WINDOW).unwrap();
+    assert!(fdt::check(&vec![0; window], &layout, &Protection::None).is_ok());
+    assert!(refused(&layout, window + 1).contains("only 2097152 are declared"));
+    layout.dtb.start = layout.ram.end();
+    assert!(refused(&layout, 1).contains("not in main memory"));
+}
+
 #[test]
 fn overlays_are_applied_in_order() {
     let (kernel, dump) = (kernel(), NamedTempFile::new().unwrap());
-    let overlay = |value: u32| {
-        let mut root = crate::fdt::tree::Node::new("");
-        let fragment = root.child("fragment@0");
-        fragment.set_strings("target-path", &["/"]);
-        fragment.child("xxoverlayxx").child("avf").set_cells("value", &[value]);
-        let mut file = NamedTempFile::new().unwrap();
-        file.write_all(&crate::fdt::overlay::tests::blob(&root)).unwrap();
-        file
-    };
-    let (first, second) = (overlay(1), overlay(2));
+    let value = |value: u32| overlay(|root| _ = root.child("avf").set_cells("value", &[value]));
+    let (first, second) = (value(1), value(2));
     let mut config = config(&[kernel.path().to_str().unwrap()]);
     config.dump_device_tree = Some(dump.path().into());
     config.overlays = vec![first.path().into(), second.path().into()];

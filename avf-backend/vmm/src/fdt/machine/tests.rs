@@ -5,6 +5,7 @@ use super::*;
 use crate::layout::MIB;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node as _, Property as _};
+use gzvm_dtcheck::{check, Reader};
 
 fn blob(memory: u64, swiotlb: Option<u64>, vcpus: u32, pvmfw: bool) -> Vec<u8> {
     let layout = Layout::new(memory, swiotlb, vcpus, false, pvmfw).unwrap();
@@ -20,6 +21,26 @@ fn blob(memory: u64, swiotlb: Option<u64>, vcpus: u32, pvmfw: bool) -> Vec<u8> {
         pci: (PciWindows::default(), 2),
     };
     super::super::write(&description.tree().unwrap()).unwrap()
+}
+
+#[test]
+fn every_shape_meets_the_demands_of_who_reads_it_first() {
+    let shapes = [(None, false, Reader::Plain), (Some(8), false, Reader::Protected)];
+    let shapes = shapes.into_iter().chain([(Some(8), true, Reader::Firmware)]);
+    for (pool, pvmfw, reader) in shapes {
+        for memory in [24, 256, 3 * 1024, 5 * 1024] {
+            for vcpus in [1, 2, 8, 9, 16] {
+                let blob = blob(memory * MIB, pool.map(|pool| pool * MIB), vcpus, pvmfw);
+                let shape = format!("{reader:?}, {memory} MiB, {vcpus} vCPUs");
+                let facts = check(&blob, reader).unwrap_or_else(|fault| panic!("{shape}: {fault}"));
+                assert_eq!(facts.cpus, usize::try_from(vcpus).unwrap(), "{shape}");
+                assert_eq!(facts.memory, 0x8000_0000..0x8000_0000 + memory * MIB, "{shape}");
+                assert_eq!(facts.pci_devices, 2, "{shape}");
+                assert_eq!(facts.pool.is_some(), pool.is_some(), "{shape}");
+                assert_eq!(facts.initrd.map(|range| range.end - range.start), Some(1000));
+            }
+        }
+    }
 }
 
 fn bytes<'a>(fdt: &Fdt<'a>, path: &str, name: &str) -> Vec<u8> {
