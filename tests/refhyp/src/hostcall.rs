@@ -75,6 +75,12 @@ impl Answer {
         Self::Done([0, x1, x2, x3])
     }
 
+    /// Not finished: the caller goes on behind the `done` units of work.
+    pub const fn busy(done: u64) -> Self {
+        // CAST: sign extension.
+        Self::Done([gzvm_abi::hvc::ERR_BUSY as i64 as u64, done, 0, 0])
+    }
+
     /// Failure.
     pub const fn status(status: i32) -> Self {
         // CAST: sign extension; the driver reads 32 bits of it, or all for IRQ_LINE.

@@ -32,6 +32,7 @@ pub mod memory;
 pub mod page;
 pub mod pool;
 pub mod psci;
+pub mod regions;
 pub mod stage2;
 pub mod timer;
 pub mod trng;

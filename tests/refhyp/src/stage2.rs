@@ -209,21 +209,32 @@ impl Stage2 {
         }
     }
 
+    /// The descriptor of `level` for `ipa`, if it leads to a table, and that table.
+    fn table_at(&self, hw: &impl Hardware, ipa: u64, level: u32) -> Option<(u64, u64)> {
+        let mut table = self.space.root;
+        let mut entry = 0;
+        for at in 1..=level {
+            entry = Self::slot(table, at, ipa);
+            let descriptor = hw.read(entry);
+            if descriptor & (VALID | TABLE_OR_PAGE) != VALID | TABLE_OR_PAGE {
+                return None;
+            }
+            table = descriptor & ADDRESS;
+        }
+        Some((entry, table))
+    }
+
+    /// Whether there is a table of `level + 1` for `ipa` with nothing in it, not even software bits.
+    pub fn is_empty_table(&self, hw: &impl Hardware, ipa: u64, level: u32) -> bool {
+        self.table_at(hw, ipa, level)
+            .is_some_and(|(_, table)| (0..512).all(|index| hw.read(table + index * 8) == 0))
+    }
+
     /// Takes the emptied table of `level + 1` out of the descriptor of `level` for `ipa` and gives
     /// it back to the pool. Does nothing where there is no table.
     pub fn drop_table(&self, hw: &impl Hardware, pool: &mut Pool, ipa: u64, level: u32) -> bool {
-        let mut table = self.space.root;
-        for at in 1..=level {
-            let entry = Self::slot(table, at, ipa);
-            let descriptor = hw.read(entry);
-            if descriptor & (VALID | TABLE_OR_PAGE) != VALID | TABLE_OR_PAGE {
-                return false;
-            }
-            table = descriptor & ADDRESS;
-            if at == level {
-                hw.write(entry, 0);
-            }
-        }
+        let Some((entry, table)) = self.table_at(hw, ipa, level) else { return false };
+        hw.write(entry, 0);
         hw.publish();
         pool.give(hw, table);
         true

@@ -4,14 +4,13 @@
 use crate::context::{Fp, Regs, Sys, SYS_COUNT};
 use crate::esr::Access;
 use crate::lock::Mutex;
+use crate::regions::{Region, Regions};
 use crate::timer::Timer;
 use crate::vgic::Vgic;
 use core::sync::atomic::{AtomicBool, AtomicU16};
 
 /// vCPUs of a VM.
 pub const MAX_VCPUS: usize = 16;
-/// Memory regions of a VM.
-pub const MAX_REGIONS: usize = 64;
 
 /// Affinity bits of a vCPU: 16 to a cluster, as its software-generated interrupts can name.
 pub const fn mpidr_of_vcpu(vcpu: usize) -> u64 {
@@ -75,37 +74,6 @@ pub enum Phase {
     Destroying,
 }
 
-/// A range of guest memory that the host announced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
-    /// First guest frame.
-    pub gfn: u64,
-    /// Frames; 0 in an unused entry.
-    pub pages: u64,
-    /// What it is for, as the host said (`gzvm_abi::uapi::MEM_REGION_*`).
-    pub purpose: u64,
-    /// The host's slot number.
-    pub slot: u32,
-    /// The host has registered it, which makes the slot number valid.
-    pub registered: bool,
-}
-
-impl Region {
-    /// An unused entry.
-    pub const NONE: Self = Self { gfn: 0, pages: 0, purpose: 0, slot: 0, registered: false };
-
-    /// Whether a guest frame is in it.
-    pub const fn contains(&self, gfn: u64) -> bool {
-        gfn >= self.gfn && gfn - self.gfn < self.pages
-    }
-
-    /// Whether its pages stay the host's in a protected VM.
-    pub const fn is_pool(&self) -> bool {
-        // CAST: widening.
-        self.purpose & gzvm_abi::uapi::MEM_REGION_STATIC_SWIOTLB as u64 != 0
-    }
-}
-
 /// How far a SET_MEMREGION has come that lets interrupts in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Population {
@@ -113,6 +81,15 @@ pub struct Population {
     pub buffer: u64,
     /// Pages done.
     pub done: u64,
+}
+
+/// How far a removal of a region has come that lets interrupts in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// The region's first guest frame.
+    pub gfn: u64,
+    /// Frames from there on that were seen to have nothing mapped.
+    pub seen: u64,
 }
 
 /// Configuration and life of a VM.
@@ -131,9 +108,11 @@ pub struct State {
     /// vCPUs that exist.
     pub vcpus: u32,
     /// Guest memory.
-    pub regions: [Region; MAX_REGIONS],
+    pub regions: Regions,
     /// The population under way.
     pub population: Option<Population>,
+    /// The removal of a region under way.
+    pub removal: Option<Removal>,
     /// Exits that the host told about.
     pub informed: u64,
 }
@@ -147,27 +126,41 @@ impl State {
         mailbox: 0,
         counter_offset: 0,
         vcpus: 0,
-        regions: [Region::NONE; MAX_REGIONS],
+        regions: Regions::NONE,
         population: None,
+        removal: None,
         informed: 0,
     };
 
+    /// Back to [`Self::FREE`], in place: regions are too many for the stack.
+    pub fn reset(&mut self) {
+        let Self {
+            phase,
+            protected,
+            ran,
+            mailbox,
+            counter_offset,
+            vcpus,
+            regions,
+            population,
+            removal,
+            informed,
+        } = self;
+        *phase = Phase::Free;
+        (*protected, *ran) = (false, false);
+        (*mailbox, *counter_offset, *vcpus, *informed) = (0, 0, 0, 0);
+        regions.clear();
+        (*population, *removal) = (None, None);
+    }
+
     /// The region that a guest frame is in.
     pub fn region(&self, gfn: u64) -> Option<&Region> {
-        self.regions.iter().find(|region| region.contains(gfn))
+        self.regions.at(gfn)
     }
 
     /// The registered region that holds all of these frames.
     pub fn region_of_range(&self, gfn: u64, pages: u64) -> Option<&Region> {
-        let last = gfn.checked_add(pages.checked_sub(1)?)?;
-        self.region(gfn).filter(|region| region.registered && region.contains(last))
-    }
-
-    /// Whether any of these frames is in a region.
-    pub fn overlaps(&self, gfn: u64, pages: u64) -> bool {
-        self.regions.iter().any(|region| {
-            region.pages != 0 && gfn < region.gfn + region.pages && region.gfn < gfn + pages
-        })
+        self.regions.holding(gfn, pages).filter(|region| region.registered)
     }
 }
 
@@ -281,18 +274,5 @@ mod tests {
         }
         assert_eq!(vcpu_of_mpidr(0x1_0000), None);
         assert_eq!(vcpu_of_mpidr(1 << 32), None);
-    }
-
-    #[test]
-    fn regions_hold_their_frames_and_no_others() {
-        let region = Region { gfn: 10, pages: 5, purpose: 1, slot: 0, registered: true };
-        let mut state = State::FREE;
-        state.regions[3] = region;
-        assert!(state.region(14).is_some() && state.region(15).is_none());
-        assert!(state.region_of_range(10, 5).is_some());
-        assert!(state.region_of_range(10, 6).is_none());
-        assert!(state.region_of_range(10, 0).is_none());
-        assert!(state.region_of_range(11, u64::MAX).is_none());
-        assert!(state.overlaps(14, 1) && !state.overlaps(15, 1) && !state.overlaps(5, 5));
     }
 }

@@ -34,7 +34,10 @@ impl<H: Hardware> Hypervisor<'_, H> {
                 Ok(Answer::ok(self.extensions(), ext::MAGIC, 0))
             }
             ext::QUERY_LIMITS if !self.options.strict => Ok(Answer::ok(limits(), 0, 0)),
-            ext::TEST_AUDIT if self.extensions() & ext::TEST != 0 => {
+            ext::UNMAP_RANGE if self.offers(ext::UNMAP) => self.unmap_range(call),
+            ext::REMOVE_REGION if self.offers(ext::UNMAP) => self.remove_region(call),
+            ext::QUERY_RANGE_STATE if self.offers(ext::RANGE_STATE) => self.range_state(call),
+            ext::TEST_AUDIT if self.offers(ext::TEST) => {
                 let audit = self.memory.lock().audit(&self.hw);
                 Ok(Answer::ok(audit.wrong, audit.used, audit.vms))
             }

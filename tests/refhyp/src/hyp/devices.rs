@@ -52,7 +52,7 @@ impl<H: Hardware> Hypervisor<'_, H> {
         if base == 0 || base % FRAME != 0 || base > IPA_END - size || state.ran {
             return Err(hvc::ERR_INVALID_ARGS);
         }
-        if state.overlaps(base / PAGE_SIZE, size / PAGE_SIZE) {
+        if state.regions.overlaps(base / PAGE_SIZE, size / PAGE_SIZE) {
             return Err(hvc::ERR_INVALID_ARGS);
         }
         let mut shared = vm.shared.lock();

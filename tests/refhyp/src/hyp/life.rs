@@ -29,7 +29,9 @@ impl<H: Hardware> Hypervisor<'_, H> {
         let id = self.next_id(*last);
         let mut state = vm.state.lock();
         self.memory.lock().create(&self.hw, slot).map_err(status_of)?;
-        *state = State { phase: Phase::Live, counter_offset: self.hw.counter(), ..State::FREE };
+        state.reset();
+        state.phase = Phase::Live;
+        state.counter_offset = self.hw.counter();
         vm.guarded.store(false, Ordering::Relaxed);
         vm.stopping.store(false, Ordering::Relaxed);
         vm.id.store(id, Ordering::Release);
@@ -117,7 +119,7 @@ impl<H: Hardware> Hypervisor<'_, H> {
         shared.gic.reset();
         shared.power.fill(Power::Off);
         drop(shared);
-        *state = State::FREE;
+        state.reset();
         vm.id.store(0, Ordering::Release);
         Ok(Answer::ok(0, 0, 0))
     }

@@ -7,12 +7,14 @@
 //! | `caps.rs` | ENABLE_CAP |
 //! | `life.rs` | creation and destruction of VMs and vCPUs |
 //! | `slots.rs` | memory regions and mapping |
+//! | `ranges.rs` | extensions: what is mapped, unmapping, removing regions |
 //! | `devices.rs` | interrupts, devices, registers |
 //! | `run.rs` | what comes before and after a vCPU runs |
 
 mod caps;
 mod devices;
 mod life;
+mod ranges;
 mod run;
 mod slots;
 #[cfg(test)]
@@ -96,12 +98,17 @@ impl<'a, H: Hardware> Hypervisor<'a, H> {
             return 0;
         }
         let test = if cfg!(feature = "test-hooks") { ext::TEST } else { 0 };
-        ext::WAKE_MASK | ext::LIMITS | ext::GET_REG | test
+        ext::WAKE_MASK | ext::UNMAP | ext::GET_REG | ext::LIMITS | ext::RANGE_STATE | test
+    }
+
+    /// Whether an extension is offered.
+    pub(crate) fn offers(&self, extension: u64) -> bool {
+        self.extensions() & extension != 0
     }
 
     /// What the host is told of the vCPUs to wake: their mask, or nothing without WAKE_MASK.
     pub(crate) fn told(&self, targets: u32) -> u64 {
-        if self.extensions() & ext::WAKE_MASK != 0 {
+        if self.offers(ext::WAKE_MASK) {
             u64::from(targets)
         } else {
             0

@@ -4,8 +4,9 @@
 use super::{status_of, Hypervisor, Status};
 use crate::hostcall::{Answer, Call};
 use crate::hw::{Hardware, PAGE_SIZE};
+use crate::regions::{NotAdded, Region};
 use crate::stage2::IPA_END;
-use crate::vm::{Population, Region, State};
+use crate::vm::{Population, State};
 use gzvm_abi::hvc::{self, Constituent, MemRegionHeader};
 use gzvm_abi::uapi;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -14,7 +15,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 const SLICE: usize = 256;
 
 /// Checks a range of guest memory and gives it in frames.
-fn frames(gpa: u64, size: u64) -> Result<(u64, u64), Status> {
+pub(super) fn frames(gpa: u64, size: u64) -> Result<(u64, u64), Status> {
     let end = gpa.checked_add(size).ok_or(hvc::ERR_INVALID_ARGS)?;
     if !gpa.is_multiple_of(PAGE_SIZE)
         || !size.is_multiple_of(PAGE_SIZE)
@@ -28,21 +29,10 @@ fn frames(gpa: u64, size: u64) -> Result<(u64, u64), Status> {
 
 /// Adds a region, or finds the very same one.
 fn add_region(state: &mut State, gfn: u64, pages: u64) -> Result<&mut Region, Status> {
-    let same = |region: &Region| region.gfn == gfn && region.pages == pages;
-    let known = state.regions.iter().position(same);
-    let index = match known {
-        Some(index) => index,
-        None if state.overlaps(gfn, pages) => return Err(hvc::ERR_INVALID_ARGS),
-        None => {
-            let free = state.regions.iter().position(|region| region.pages == 0);
-            free.ok_or(hvc::ERR_NO_MEMORY)?
-        }
-    };
-    let region = state.regions.get_mut(index).ok_or(hvc::ERR_NO_MEMORY)?;
-    if known.is_none() {
-        *region = Region { gfn, pages, ..Region::NONE };
-    }
-    Ok(region)
+    state.regions.add(gfn, pages).map_err(|error| match error {
+        NotAdded::Overlaps => hvc::ERR_INVALID_ARGS,
+        NotAdded::Full => hvc::ERR_NO_MEMORY,
+    })
 }
 
 impl<H: Hardware> Hypervisor<'_, H> {
@@ -107,11 +97,7 @@ impl<H: Hardware> Hypervisor<'_, H> {
             Some(population) if population.buffer == buffer => population.done,
             _ => 0,
         };
-        let region =
-            *state.region_of_range(gfn, header.total_pages).ok_or(hvc::ERR_INVALID_ARGS)?;
-        if region.slot != header.slot {
-            return Err(hvc::ERR_INVALID_ARGS);
-        }
+        let region = find_slot(state, u64::from(header.slot), gfn, header.total_pages)?;
         let mut pfns = [0; SLICE];
         let (count, total) = self.collect(buffer, header, before, &mut pfns)?;
         if total != header.total_pages {
@@ -168,9 +154,9 @@ impl<H: Hardware> Hypervisor<'_, H> {
 
     /// Maps host-contiguous pages.
     pub(super) fn map_guest(&self, call: &Call) -> Result<Answer, Status> {
-        let (slot, _, state) = self.live(call.vm())?;
+        let (slot, _, mut state) = self.live(call.vm())?;
         let (first, gfn, pages) = (call.x(3), call.x(4), call.x(5));
-        let region = find_slot(&state, call.x(2), gfn, pages)?;
+        let region = find_slot(&mut state, call.x(2), gfn, pages)?;
         let count = usize::try_from(pages).ok().filter(|n| *n <= hvc::MAILBOX_ENTRIES);
         let count = count.ok_or(hvc::ERR_INVALID_ARGS)?;
         first.checked_add(pages).ok_or(hvc::ERR_INVALID_ARGS)?;
@@ -184,9 +170,9 @@ impl<H: Hardware> Hypervisor<'_, H> {
 
     /// Maps the pages that the mailbox lists.
     pub(super) fn map_guest_block(&self, call: &Call) -> Result<Answer, Status> {
-        let (slot, _, state) = self.live(call.vm())?;
+        let (slot, _, mut state) = self.live(call.vm())?;
         let (gfn, pages) = (call.x(3), call.x(4));
-        let region = find_slot(&state, call.x(2), gfn, pages)?;
+        let region = find_slot(&mut state, call.x(2), gfn, pages)?;
         let count = usize::try_from(pages).ok().filter(|n| *n <= hvc::MAILBOX_ENTRIES);
         let count = count.ok_or(hvc::ERR_INVALID_ARGS)?;
         if state.mailbox == 0 {
@@ -215,11 +201,14 @@ impl<H: Hardware> Hypervisor<'_, H> {
     }
 }
 
-/// The region of slot `slot` that holds these frames.
-fn find_slot(state: &State, slot: u64, gfn: u64, pages: u64) -> Result<Region, Status> {
-    state
+/// The region of slot `slot` that holds these frames, in which something is about to be mapped: a
+/// removal that has seen nothing there starts over.
+fn find_slot(state: &mut State, slot: u64, gfn: u64, pages: u64) -> Result<Region, Status> {
+    let region = state
         .region_of_range(gfn, pages)
         .filter(|region| u64::from(region.slot) == slot)
         .copied()
-        .ok_or(hvc::ERR_INVALID_ARGS)
+        .ok_or(hvc::ERR_INVALID_ARGS)?;
+    state.removal = None;
+    Ok(region)
 }

@@ -9,12 +9,14 @@ mod audit;
 mod bulk;
 mod guest;
 mod host;
+mod range;
 mod share;
 #[cfg(test)]
 mod tests;
 
 pub use audit::Audit;
 pub use host::{HostAccess, HostFault};
+pub use range::Presence;
 
 use crate::hw::{Hardware, Space, PAGE_SIZE};
 use crate::page::{Page, Pages, Refusal};

@@ -23,6 +23,7 @@ enum Op {
     Open { vm: usize, gfn: usize },
     Close { vm: usize, gfn: usize },
     Unmap { vm: usize, gfn: usize },
+    UnmapRange { vm: usize, gfn: usize, pages: u64 },
     Guard { vm: usize, gfn: usize, allow: bool },
     Protect { vm: usize },
     Pin { pfn: u64 },
@@ -43,6 +44,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (vm.clone(), gfn.clone()).prop_map(|(vm, gfn)| Op::Open { vm, gfn }),
         2 => (vm.clone(), gfn.clone()).prop_map(|(vm, gfn)| Op::Close { vm, gfn }),
         2 => (vm.clone(), gfn.clone()).prop_map(|(vm, gfn)| Op::Unmap { vm, gfn }),
+        2 => (vm.clone(), gfn.clone(), 1u64..0x300)
+            .prop_map(|(vm, gfn, pages)| Op::UnmapRange { vm, gfn, pages }),
         1 => (vm.clone(), gfn, any::<bool>())
             .prop_map(|(vm, gfn, allow)| Op::Guard { vm, gfn, allow }),
         1 => vm.clone().prop_map(|vm| Op::Protect { vm }),
@@ -101,6 +104,9 @@ fn apply(memory: &mut Memory<'_>, hw: &FakeHardware, notes: &mut Notes, op: &Op)
         Op::Open { vm, gfn } if alive(vm) => memory.open(hw, *vm, ipa(gfn)).is_ok(),
         Op::Close { vm, gfn } if alive(vm) => memory.close(hw, *vm, ipa(gfn)).is_ok(),
         Op::Unmap { vm, gfn } if alive(vm) => memory.unmap(hw, *vm, ipa(gfn)).is_ok(),
+        Op::UnmapRange { vm, gfn, pages } if alive(vm) => {
+            unmap_all(memory, hw, *vm, GFNS[*gfn], *pages)
+        }
         Op::Guard { vm, gfn, allow } if alive(vm) => {
             memory.guard(hw, *vm, ipa(gfn), *allow).is_ok()
         }
@@ -151,6 +157,47 @@ fn apply(memory: &mut Memory<'_>, hw: &FakeHardware, notes: &mut Notes, op: &Op)
     }
 }
 
+/// Unmaps a range in as many calls as it takes; nothing is left in it, and all else is as it was.
+fn unmap_all(memory: &mut Memory<'_>, hw: &FakeHardware, vm: usize, gfn: u64, pages: u64) -> bool {
+    let (start, end) = (gfn * PAGE_SIZE, (gfn + pages) * PAGE_SIZE);
+    let Ok(s2) = memory.guest(vm).map(|guest| guest.s2) else { return false };
+    let outside = |s2: &Stage2| {
+        let mut leaves = Vec::new();
+        s2.for_each(hw, 0, |ipa, walk| leaves.push((ipa, walk.leaf)));
+        leaves.retain(|(ipa, _)| !(start..end).contains(ipa));
+        leaves
+    };
+    let before = outside(&s2);
+    let mut done = 0;
+    while done < pages {
+        let step = memory.unmap_range(hw, vm, gfn + done, pages - done).expect("a VM and a range");
+        assert!((1..=pages - done).contains(&step), "{step} of {}", pages - done);
+        done += step;
+    }
+    assert_eq!(outside(&s2), before);
+    check_states(memory, hw, vm, gfn, pages);
+    assert_eq!(memory.range_state(hw, vm, gfn, 1), Ok((Presence::Absent, 1)));
+    s2.for_each(hw, 0, |ipa, _| assert!(!(start..end).contains(&ipa)));
+    true
+}
+
+/// What a range is said to be, page by page and in one, is what tables and owners say.
+fn check_states(memory: &Memory<'_>, hw: &FakeHardware, vm: usize, gfn: u64, pages: u64) {
+    let state = |gfn: u64| match memory.lookup(hw, vm, gfn * PAGE_SIZE) {
+        Ok(Leaf::Mapped(pa)) if memory.page(pa / PAGE_SIZE).host_sees() => Presence::Shared,
+        Ok(Leaf::Mapped(_)) => Presence::Private,
+        _ => Presence::Absent,
+    };
+    let mut at = gfn;
+    while at < gfn + pages {
+        let left = gfn + pages - at;
+        let (presence, count) = memory.range_state(hw, vm, at, left).expect("a range");
+        assert!((1..=left).contains(&count));
+        assert!((at..at + count).all(|gfn| state(gfn) == presence));
+        at += count;
+    }
+}
+
 /// A VM marks what it has; whatever the host gets back must not show the mark.
 fn check_secrets(memory: &Memory<'_>, hw: &FakeHardware) {
     for (pfn, state) in memory.pages.iter() {
@@ -179,6 +226,9 @@ proptest! {
             }
             prop_assert_eq!(memory.audit(&hw).wrong, 0, "after {:?}", op);
             check_secrets(&memory, &hw);
+            for vm in (0..VMS).filter(|vm| memory.guest(*vm).is_ok()) {
+                check_states(&memory, &hw, vm, GFNS[0] - 1, 0x300);
+            }
         }
         for vm in 0..VMS {
             memory.begin_teardown(&hw, vm);
@@ -257,5 +307,30 @@ fn protecting_takes_a_page_that_others_use_away_from_the_guest() {
         assert_eq!(memory.page(FIRST), Page::Host { shares: 1, pins: 0 });
         assert_eq!(memory.page(FIRST + 1), Page::Guest { vm: 0, open: false });
         assert_eq!(memory.usage(0), Usage { tables: 4, private: 1, shared: 0 });
+    });
+}
+
+#[test]
+fn unmapped_pages_are_invalidated_before_the_host_has_them_and_tables_return() {
+    with_vm(|hw, memory| {
+        let left = memory.pool_left();
+        let pfns: Vec<u64> = (FIRST..FIRST + HOST_PAGES).collect();
+        memory.map(hw, 0, 0x801f4, &pfns, false).expect("free pages");
+        let guest = memory.guest_space(0).expect("a VM");
+        let before = hw.invalidations().len();
+        // One page, and not the last of the range.
+        assert_eq!(memory.unmap_range(hw, 0, 0x801f3, 2), Ok(2));
+        let page = crate::hw::Invalidate::Page(0x801f4 * PAGE_SIZE);
+        assert_eq!(hw.invalidations().split_off(before), [(guest, page)]);
+        // The rest is in two tables, of which a call leaves one at most.
+        assert_eq!(memory.unmap_range(hw, 0, 0x801f5, 0x1000), Ok(11));
+        assert_eq!(hw.invalidations().last(), Some(&(guest, crate::hw::Invalidate::All)));
+        assert_eq!(memory.unmap_range(hw, 0, 0x80200, 0x1000), Ok(0x200));
+        assert_eq!(memory.pool_left(), left, "all tables are given back");
+        assert_eq!(memory.usage(0), Usage { tables: ROOT_PAGES, private: 0, shared: 0 });
+        assert!(pfns.iter().all(|pfn| memory.page(*pfn) == Page::FREE));
+        // Nothing there: one call looks at as many gigabytes as a table has entries.
+        assert_eq!(memory.unmap_range(hw, 0, 0, 1 << 28), Ok(1 << 27));
+        assert_eq!(memory.unmap_range(hw, 0, 0, (1 << 28) + 1), Err(Error::Address));
     });
 }

@@ -190,7 +190,7 @@ extern "C" {
 }
 
 /// Puts a guest's code into the first pages of the default backing.
-fn place(start: *const u8, end: *const u8) {
+pub fn place(start: *const u8, end: *const u8) {
     // CAST: addresses of code in this program.
     let words = ((end as u64).saturating_sub(start as u64)).div_ceil(8);
     for word in 0..words {
@@ -202,14 +202,14 @@ fn place(start: *const u8, end: *const u8) {
 }
 
 /// A vCPU that starts at the first page.
-fn boot(vm: &Vm) -> Vcpu {
+pub fn boot(vm: &Vm) -> Vcpu {
     let vcpu = vm.add_vcpu(0);
     vcpu.set(reg::PC, GUEST_BASE);
     vcpu
 }
 
 /// Runs until an exit that is not about memory or the host's interrupts.
-fn run_on(vm: &Vm, vcpu: &Vcpu) -> u32 {
+pub fn run_on(vm: &Vm, vcpu: &Vcpu) -> u32 {
     for _ in 0..1000 {
         match vcpu.run() {
             run::EXIT_IRQ => (),
@@ -226,7 +226,7 @@ fn run_on(vm: &Vm, vcpu: &Vcpu) -> u32 {
 }
 
 /// Runs until a store to an address without memory; its offset and data.
-fn stored(vm: &Vm, vcpu: &Vcpu) -> Option<(u64, u64)> {
+pub fn stored(vm: &Vm, vcpu: &Vcpu) -> Option<(u64, u64)> {
     let reason = run_on(vm, vcpu);
     let mmio: Mmio = vcpu.page().payload();
     (reason == run::EXIT_MMIO && mmio.is_write == 1)

@@ -12,6 +12,7 @@
 //! | `vmm.rs` | a VM with its pages and vCPUs, for the tests |
 //! | `calls.rs` | host calls, with good and bad arguments |
 //! | `guests.rs` | small guests, protected and not |
+//! | `ranges.rs` | unmapping under a guest |
 //! | `linux.rs`, `guest_tree.rs`, `uart.rs` | a Linux guest (`refhyp.linux-guest`) |
 
 mod calls;
@@ -20,6 +21,7 @@ mod gic;
 mod guest_tree;
 mod guests;
 mod linux;
+mod ranges;
 mod uart;
 mod vmm;
 
@@ -112,5 +114,8 @@ extern "C" fn main(_protected: u64, strict: u64) -> ! {
     let mut report = el1::Report::new();
     calls::run(&mut report, strict != 0);
     guests::run(&mut report, strict != 0);
+    if strict == 0 {
+        ranges::run(&mut report);
+    }
     report.finish()
 }

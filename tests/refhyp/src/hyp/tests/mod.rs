@@ -2,6 +2,8 @@
 //! The host's calls over a machine of a few pages: the garbage that a host can send, and what one
 //! guest's life looks like from outside.
 
+mod ranges;
+
 use super::*;
 use crate::esr::{Access, Esr};
 use crate::guest::{Next, Trap};
@@ -274,6 +276,12 @@ fn strict_mode_offers_no_more_than_a_phone() {
     let id = vm(&hyp, false);
     for capability in [ext::DISCOVER, ext::QUERY_LIMITS, ext::TEST_AUDIT] {
         assert_eq!(status(&hyp, hvc::ENABLE_CAP, &[0, capability]), hvc::ERR_INVALID_ARGS);
+    }
+    for capability in [ext::UNMAP_RANGE, ext::REMOVE_REGION, ext::QUERY_RANGE_STATE] {
+        // Arguments that are good for all three.
+        for args in [[id, capability, GUEST >> 12, 8], [id, capability, GUEST, 8 * PAGE_SIZE]] {
+            assert_eq!(status(&hyp, hvc::ENABLE_CAP, &args), hvc::ERR_INVALID_ARGS);
+        }
     }
     let get = [id << 16, reg::PC];
     assert_eq!(status(&hyp, hvc::GET_ONE_REG, &get), hvc::ERR_NOT_SUPPORTED);
