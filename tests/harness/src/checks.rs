@@ -22,8 +22,13 @@ use crate::ui::Step;
 pub fn run(project: &Project, results: &mut Results) -> Result<()> {
     results.add(form(project)?);
     results.add(lints(project)?);
-    cargo_test(project, results)
+    // The device tests need a machine with GenieZone: they run in QEMU.
+    cargo_test(project, results, &["--workspace", "--exclude", "gzvm-device-test"], "")?;
+    cargo_test(project, results, TEST_HYPERVISOR, " with test hooks")
 }
+
+/// The hypervisor has parts that only test builds have.
+const TEST_HYPERVISOR: &[&str] = &["-p", "refhyp", "--lib", "--features", "test-hooks"];
 
 /// Rules that need no compiler.
 fn form(project: &Project) -> Result<Suite> {
@@ -60,6 +65,12 @@ fn lints(project: &Project) -> Result<Suite> {
         )?,
         tool(
             project,
+            "clippy with test hooks",
+            &["clippy", "--version"],
+            &[&["clippy", "--all-targets"], TEST_HYPERVISOR, &["--", "-D", "warnings"]].concat(),
+        )?,
+        tool(
+            project,
             "doc",
             &["--version"],
             &["doc", "--workspace", "--no-deps", "--document-private-items"],
@@ -79,22 +90,29 @@ fn tool(project: &Project, name: &str, probe: &[&str], args: &[&str]) -> Result<
     let mut command = Command::new("cargo");
     command.current_dir(&project.top).args(args).env("RUSTDOCFLAGS", "-D warnings");
     let mut step = Step::start(name);
-    let log = project.log(&format!("cargo-{name}"));
+    let log = project.log(&format!("cargo-{}", name.replace(' ', "-")));
     let done = process::logged(&mut command, &log, |line| step.update(line.trim()));
     step.done("");
     interrupt::check()?;
     Ok(case(name, &done.err().map_or_else(String::new, |error| format!("{error:#}"))))
 }
 
-/// `cargo test` for the packages that are built for this machine: one suite per test program.
-fn cargo_test(project: &Project, results: &mut Results) -> Result<()> {
+/// `cargo test` for packages that are built for this machine: one suite per test program. `what`
+/// tells its runs apart.
+fn cargo_test(
+    project: &Project,
+    results: &mut Results,
+    packages: &[&str],
+    what: &str,
+) -> Result<()> {
     let mut command = Command::new("cargo");
     command.current_dir(&project.top).args(["test", "--no-fail-fast", "--color=never"]);
-    // The device tests need a machine with GenieZone: they run in QEMU.
-    command.args(["--workspace", "--exclude", "gzvm-device-test"]);
+    command.args(packages);
     let mut split = Splitter::default();
-    let mut step = Step::start("cargo test");
-    let done = process::logged(&mut command, &project.log("cargo-test"), |line| {
+    let name = format!("cargo test{what}");
+    let mut step = Step::start(&name);
+    let log = project.log(&name.replace(' ', "-"));
+    let done = process::logged(&mut command, &log, |line| {
         step.update(line.trim());
         split.line(line);
     });
@@ -104,12 +122,12 @@ fn cargo_test(project: &Project, results: &mut Results) -> Result<()> {
     let explained =
         suites.iter().any(|suite| suite.cases.iter().any(|case| case.outcome == Outcome::Failed));
     for suite in suites {
-        results.add(suite);
+        results.add(Suite { name: format!("{}{what}", suite.name), ..suite });
     }
     if let Err(error) = done {
         // Cargo fails when a test does; without one it is the build that failed.
         if !explained {
-            results.add(Suite::failed("cargo test", "builds", &format!("{error:#}")));
+            results.add(Suite::failed(&name, "builds", &format!("{error:#}")));
         }
     }
     Ok(())

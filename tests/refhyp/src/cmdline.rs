@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The hypervisor's words on the host's kernel command line: `refhyp.NAME` or `refhyp.NAME=VALUE`.
 
+use crate::plan::{self, Entry};
+
 /// What the command line asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -15,6 +17,9 @@ pub struct Options {
     /// `refhyp.insecure-entropy=1`: without any source of entropy, seed the guests' generator with
     /// a constant instead of refusing them.
     pub insecure_entropy: bool,
+    /// `refhyp.fault=INDEX:SKIP:COUNT:STATUS[:MODE]`, once for each host function that is to fail
+    /// ([`plan::parse`]; test builds only).
+    pub faults: [Entry; plan::FUNCTIONS],
 }
 
 impl Options {
@@ -24,6 +29,10 @@ impl Options {
         for word in cmdline.split_ascii_whitespace() {
             let Some(word) = word.strip_prefix("refhyp.") else { continue };
             let (name, value) = word.split_once('=').unwrap_or((word, "1"));
+            if name == "fault" {
+                options.fault(value).unwrap_or_else(|| unknown(word));
+                continue;
+            }
             let on = match value {
                 "1" => true,
                 "0" => false,
@@ -43,6 +52,13 @@ impl Options {
         }
         options
     }
+
+    /// Adds to the fault plan; nothing if that is not possible.
+    fn fault(&mut self, value: &str) -> Option<()> {
+        let (index, entry) = plan::parse(value).filter(|_| cfg!(feature = "test-hooks"))?;
+        *self.faults.get_mut(index)? = entry;
+        Some(())
+    }
 }
 
 #[cfg(test)]
@@ -58,5 +74,19 @@ mod tests {
         );
         assert_eq!(options, Options { strict: true, selftest: true, ..Options::default() });
         assert_eq!(unknown, ["nonsense", "protected=2"]);
+    }
+
+    #[test]
+    #[cfg(feature = "test-hooks")]
+    fn each_function_has_its_own_fault() {
+        let mut unknown = Vec::new();
+        let options = Options::parse(
+            "refhyp.fault=0:1:2:-5 refhyp.fault=10:0:1:0:lie refhyp.fault=20:0:1:0",
+            |word| unknown.push(word.to_string()),
+        );
+        let entry = |text| plan::parse(text).expect("an entry").1;
+        assert_eq!(options.faults[0], entry("0:1:2:-5"));
+        assert_eq!(options.faults[10], entry("10:0:1:0:lie"));
+        assert_eq!(unknown, ["fault=20:0:1:0"]);
     }
 }

@@ -66,7 +66,12 @@ pub enum Answer {
     /// Nothing yet: interrupts are let in, then the host makes the same call again.
     Again,
     /// The call is to run a vCPU, which is not done here.
-    Run(Ids),
+    Run {
+        /// The vCPU.
+        ids: Ids,
+        /// x0 to x3 to answer afterwards in the place of what came of it (test builds).
+        instead: Option<[u64; 4]>,
+    },
 }
 
 impl Answer {

@@ -30,6 +30,7 @@ pub mod inject;
 pub mod lock;
 pub mod memory;
 pub mod page;
+pub mod plan;
 pub mod pool;
 pub mod psci;
 pub mod regions;

@@ -2,13 +2,15 @@
 //! A machine for tests: some RAM, and a record of what was asked of it.
 
 use crate::hw::{Hardware, Invalidate, Space};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// RAM from one address on, word by word.
 pub struct FakeHardware {
     start: u64,
     words: RefCell<Vec<u64>>,
     invalidations: RefCell<Vec<(Space, Invalidate)>>,
+    /// What the counter says, and what each look at it adds.
+    pub time: Cell<(u64, u64)>,
 }
 
 impl FakeHardware {
@@ -18,6 +20,7 @@ impl FakeHardware {
             start,
             words: RefCell::new(vec![0xdead_beef_dead_beef; pages * 512]),
             invalidations: RefCell::default(),
+            time: Cell::new((1000, 0)),
         }
     }
 
@@ -77,7 +80,9 @@ impl Hardware for FakeHardware {
     }
 
     fn counter(&self) -> u64 {
-        1000
+        let (now, step) = self.time.get();
+        self.time.set((now + step, step));
+        now
     }
 
     fn frequency(&self) -> u64 {

@@ -66,7 +66,10 @@ fn call(regs: &mut Regs) {
     };
     match hypervisor().host_call(&call) {
         Answer::Done(results) => answer(regs, results),
-        Answer::Run(ids) => answer(regs, world::run(ids)),
+        Answer::Run { ids, instead } => {
+            let results = world::run(ids);
+            answer(regs, instead.unwrap_or(results));
+        }
         // The host makes the same call again, after its interrupts.
         Answer::Again => regs.pc -= 4,
     }

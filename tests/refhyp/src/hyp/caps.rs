@@ -41,6 +41,7 @@ impl<H: Hardware> Hypervisor<'_, H> {
                 let audit = self.memory.lock().audit(&self.hw);
                 Ok(Answer::ok(audit.wrong, audit.used, audit.vms))
             }
+            ext::TEST_FAULT if self.offers(ext::TEST) => self.set_fault(call),
             _ => Err(hvc::ERR_INVALID_ARGS),
         }
     }

@@ -9,10 +9,12 @@
 //! | `slots.rs` | memory regions and mapping |
 //! | `ranges.rs` | extensions: what is mapped, unmapping, removing regions |
 //! | `devices.rs` | interrupts, devices, registers |
+//! | `faults.rs` | the fault plan of test builds |
 //! | `run.rs` | what comes before and after a vCPU runs |
 
 mod caps;
 mod devices;
+mod faults;
 mod life;
 mod ranges;
 mod run;
@@ -28,6 +30,7 @@ use crate::hw::Hardware;
 use crate::lock::{Mutex, MutexGuard};
 use crate::memory::{Error, Memory};
 use crate::page::Refusal;
+use crate::plan::Plan;
 use crate::trng::Generator;
 use crate::vgic::Wake;
 use crate::vm::{Phase, State, Vm};
@@ -52,6 +55,8 @@ pub struct Hypervisor<'a, H> {
     pub generator: Mutex<Generator>,
     /// The VM id given last.
     last_id: Mutex<u16>,
+    /// Calls that are to fail (test builds).
+    plan: Mutex<Plan>,
 }
 
 /// Why a call failed, as its status.
@@ -89,6 +94,7 @@ impl<'a, H: Hardware> Hypervisor<'a, H> {
             options,
             generator: Mutex::new(generator),
             last_id: Mutex::new(0),
+            plan: Mutex::new(Plan::new(options.faults)),
         }
     }
 
@@ -146,6 +152,14 @@ impl<'a, H: Hardware> Hypervisor<'a, H> {
 
     /// Answers a call of the host.
     pub fn host_call(&self, call: &Call) -> Answer {
+        if cfg!(feature = "test-hooks") {
+            self.planned_call(call)
+        } else {
+            self.true_call(call)
+        }
+    }
+
+    fn true_call(&self, call: &Call) -> Answer {
         const CREATE_VM: u32 = index(hvc::CREATE_VM);
         const DESTROY_VM: u32 = index(hvc::DESTROY_VM);
         const CREATE_VCPU: u32 = index(hvc::CREATE_VCPU);
@@ -171,7 +185,7 @@ impl<'a, H: Hardware> Hypervisor<'a, H> {
             CREATE_VCPU => self.create_vcpu(call),
             DESTROY_VCPU => self.destroy_vcpu(call),
             SET_MEMREGION => self.set_memregion(call),
-            RUN => Ok(Answer::Run(call.ids())),
+            RUN => Ok(Answer::Run { ids: call.ids(), instead: None }),
             GET_ONE_REG => self.get_one_reg(call),
             SET_ONE_REG => self.set_one_reg(call),
             IRQ_LINE => self.irq_line(call),

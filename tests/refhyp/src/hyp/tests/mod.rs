@@ -2,6 +2,8 @@
 //! The host's calls over a machine of a few pages: the garbage that a host can send, and what one
 //! guest's life looks like from outside.
 
+#[cfg(feature = "test-hooks")]
+mod faults;
 mod ranges;
 
 use super::*;
@@ -46,7 +48,7 @@ fn call<H: Hardware>(hyp: &Hypervisor<'_, H>, id: u32, args: &[u64]) -> [u64; 4]
         match hyp.host_call(&Call { index: index(id), args: all }) {
             Answer::Done(results) => return results,
             Answer::Again => (),
-            Answer::Run(_) => panic!("not a call that these tests make"),
+            Answer::Run { .. } => panic!("not a call that these tests make"),
         }
     }
 }
@@ -274,7 +276,7 @@ fn strict_mode_offers_no_more_than_a_phone() {
     use gzvm_abi::ext;
     let hyp = hypervisor(Options { strict: true, ..Options::default() });
     let id = vm(&hyp, false);
-    for capability in [ext::DISCOVER, ext::QUERY_LIMITS, ext::TEST_AUDIT] {
+    for capability in [ext::DISCOVER, ext::QUERY_LIMITS, ext::TEST_AUDIT, ext::TEST_FAULT] {
         assert_eq!(status(&hyp, hvc::ENABLE_CAP, &[0, capability]), hvc::ERR_INVALID_ARGS);
     }
     for capability in [ext::UNMAP_RANGE, ext::REMOVE_REGION, ext::QUERY_RANGE_STATE] {
@@ -300,6 +302,14 @@ fn release_builds_refuse_the_test_extension() {
     let hyp = hypervisor(Options::default());
     assert_eq!(hyp.extensions() & ext::TEST, 0);
     assert_eq!(status(&hyp, hvc::ENABLE_CAP, &[0, ext::TEST_AUDIT]), hvc::ERR_INVALID_ARGS);
+    let fail = [0, ext::TEST_FAULT, 0, 0, 1, u64::MAX, ext::TEST_FAULT_REFUSE];
+    assert_eq!(status(&hyp, hvc::ENABLE_CAP, &fail), hvc::ERR_INVALID_ARGS);
+    assert_eq!(status(&hyp, hvc::CREATE_VM, &[0]), 0);
+    // Nor do they take a plan from the command line, whoever made the options.
+    let mut options = Options::parse("refhyp.fault=0:0:1:-5", |_| ());
+    assert_eq!(options, Options::default());
+    options.faults[0] = crate::plan::parse("0:0:1:-5").expect("an entry").1;
+    assert_eq!(status(&hypervisor(options), hvc::CREATE_VM, &[0]), 0);
 }
 
 #[test]
