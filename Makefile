@@ -10,15 +10,17 @@ CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 XTASK = @tests/harness/bootstrap.sh && export MAKEFLAGS= MAKELEVEL= && \
 	{ [ -d target/debug ] || $(CARGO) build --package xtask; } && $(CARGO) xtask
 
-.PHONY: help run shell test test-host build clean
+.PHONY: help run shell test test-host test-debug test-mutations build clean
 
 help:
-	@echo "make run        boot the demo: protected VMs on the reference hypervisor, in QEMU"
-	@echo "make shell      an interactive shell on the host of that machine"
-	@echo "make test       all tests, here and in QEMU; JUnit XML in target/reports"
-	@echo "make test-host  the part of them that needs neither QEMU nor a kernel"
-	@echo "make build      build everything that a boot needs"
-	@echo "make clean      remove what was built (the cached kernel stays: cargo xtask clean --cache)"
+	@echo "make run             boot the demo: protected VMs on the reference hypervisor, in QEMU"
+	@echo "make shell           an interactive shell on the host of that machine"
+	@echo "make test            all tests, here and in QEMU; JUnit XML in target/reports"
+	@echo "make test-host       the part of them that needs neither QEMU nor a kernel"
+	@echo "make test-debug      the device tests on a kernel with KASAN and kmemleak (built once, as long as the first)"
+	@echo "make test-mutations  break the driver on purpose, and see that the tests notice"
+	@echo "make build           build everything that a boot needs"
+	@echo "make clean           remove what was built (the cached kernel stays: cargo xtask clean --cache)"
 	@echo
 	@echo "The first build takes 20 to 30 minutes, most of it for the kernel, which is kept in ~/.cache/gzvm."
 
@@ -33,6 +35,12 @@ test:
 
 test-host:
 	$(XTASK) test --host
+
+test-debug:
+	$(XTASK) test --debug
+
+test-mutations:
+	$(XTASK) mutations
 
 build:
 	$(XTASK) build

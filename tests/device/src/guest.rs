@@ -4,6 +4,21 @@
 //! Common registers: x20 is [`REPORT`], an address without memory: what a program stores there, the
 //! test gets as an MMIO exit. Arguments are in x0 to x7.
 
+/// Frequency of the counter, in Hz.
+#[cfg(target_arch = "aarch64")]
+pub fn counter_hz() -> u64 {
+    let hz: u64;
+    // SAFETY: reads a register that Linux lets EL0 read.
+    unsafe { std::arch::asm!("mrs {}, cntfrq_el0", out(reg) hz) };
+    hz
+}
+
+/// Frequency of the counter, in Hz: there is none on this architecture.
+#[cfg(not(target_arch = "aarch64"))]
+pub fn counter_hz() -> u64 {
+    1
+}
+
 /// Where programs report to.
 pub const REPORT: u64 = 0x0900_0000;
 /// Where the test machine has its distributor.
@@ -206,6 +221,24 @@ program!(
     "ldr x2, [x9]"
     "str x10, [x9]"
     "str x2, [x20, #16]"
+    "b 1b"
+);
+
+program!(
+    /// Gives the page at the address that a read from the report address names back to the host and
+    /// reads from it again; then reports what is at the address that a second read names.
+    relinquish_and_read,
+    "1: ldr x9, [x20]"
+    "movz w0, #0x0009"
+    "movk w0, #0xc600, lsl #16"
+    "mov x1, x9"
+    "mov x2, #0"
+    "mov x3, #0"
+    "hvc #0"
+    "ldr x2, [x9]"
+    "ldr x11, [x20]"
+    "ldr x2, [x11]"
+    "str x2, [x20, #8]"
     "b 1b"
 );
 

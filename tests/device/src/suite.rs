@@ -59,13 +59,19 @@ pub fn run(tests: &[Test]) -> ! {
     libtest_mimic::run(&arguments, tests.iter().map(trial).collect()).exit()
 }
 
-/// Seconds that one test may take on the slowest emulated machine.
+/// Seconds that one test may take on an emulated machine.
 const LIMIT: u32 = 120;
+
+/// How often [`LIMIT`] a test may take: `$GZVM_TIMEOUT_FACTOR`, 1 if it is not set.
+fn factor() -> u32 {
+    let factor = std::env::var("GZVM_TIMEOUT_FACTOR").ok().and_then(|text| text.parse().ok());
+    factor.unwrap_or(1).clamp(1, 1000)
+}
 
 /// A test that hangs ends the program by SIGALRM instead of keeping the machine for ever.
 fn guarded(test: fn()) -> Result<(), Failed> {
     // SAFETY: sets a timer of this process.
-    unsafe { libc::alarm(LIMIT) };
+    unsafe { libc::alarm(LIMIT * factor()) };
     let result = std::panic::catch_unwind(test);
     // SAFETY: as above.
     unsafe { libc::alarm(0) };

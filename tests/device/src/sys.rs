@@ -67,6 +67,22 @@ pub fn set_region(
     ioctl(fd, uapi::SET_USER_MEMORY_REGION, &mut region).map(|_| ())
 }
 
+/// The limits of this process's descriptors.
+pub fn descriptor_limits() -> libc::rlimit {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is live.
+    let answer = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limits) };
+    assert_eq!(answer, 0, "getrlimit: {}", io::Error::last_os_error());
+    limits
+}
+
+/// Limits the descriptors of this process; those that are open stay so.
+pub fn limit_descriptors(limits: libc::rlimit) {
+    // SAFETY: the structure is live.
+    let answer = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limits) };
+    assert_eq!(answer, 0, "setrlimit: {}", io::Error::last_os_error());
+}
+
 /// Runs `f` in a child process; answers its exit status, or the negative number of the signal that
 /// killed it.
 pub fn in_child(f: impl FnOnce() -> u8) -> i32 {

@@ -117,7 +117,7 @@ fn w16_resample_is_signalled_after_the_guest_had_its_chance() {
     }
 }
 
-fn ioeventfds_take_writes_of_their_pattern() {
+fn w18_ioeventfds_of_one_address_differ_by_value() {
     let machine = Machine::new(MIB, guest::count());
     let (even, any) = (Event::new(), Event::new());
     let assign = |event: &Event, addr, len, value: Option<u64>| {
@@ -132,9 +132,9 @@ fn ioeventfds_take_writes_of_their_pattern() {
         sys::ioctl(&machine.vm, uapi::IOEVENTFD, &mut argument)
     };
     assert_eq!(assign(&even, REPORT, 8, Some(2)), Ok(0));
-    assert_eq!(assign(&even, REPORT, 8, Some(4)), Ok(0), "w18: another value at one address");
+    assert_eq!(assign(&even, REPORT, 8, Some(4)), Ok(0), "another value at one address");
     assert_eq!(assign(&any, REPORT, 8, Some(4)), Err(libc::EEXIST));
-    assert_eq!(assign(&any, REPORT, 0, None), Err(libc::EEXIST), "w18: any length and value");
+    assert_eq!(assign(&any, REPORT, 0, None), Err(libc::EEXIST), "any length and value");
     assert_eq!(assign(&any, REPORT + 8, 0, None), Ok(0));
     let mut vcpu = machine.boot_vcpu(&[0]);
     let seen: Vec<u64> = (0..4).map(|_| vcpu.report()).collect();
@@ -167,7 +167,7 @@ fn main() {
             w17_an_eventfd_that_was_signalled_before_injects_at_once,
             closed_eventfds_make_room_for_new_ones,
             w16_resample_is_signalled_after_the_guest_had_its_chance,
-            ioeventfds_take_writes_of_their_pattern,
+            w18_ioeventfds_of_one_address_differ_by_value,
             two_vcpus_wake_each_other,
         ],
     ]

@@ -105,6 +105,19 @@ fn w08_vcpu_numbers_are_used_once() {
     Vcpu::new(&machine.vm, 0).expect("the number is free again");
 }
 
+fn w08_a_vcpu_without_a_descriptor_is_gone() {
+    let machine = machine();
+    let limits = sys::descriptor_limits();
+    // No descriptor that is not in use already is below this.
+    sys::limit_descriptors(libc::rlimit { rlim_cur: 3, ..limits });
+    let answer = ioctl_raw(&machine.vm, uapi::CREATE_VCPU, 0);
+    sys::limit_descriptors(limits);
+    assert_eq!(answer, Err(libc::EMFILE));
+    let mut vcpu = machine.boot_vcpu(&[]);
+    vcpu.run.immediate_exit = 1;
+    assert_eq!(vcpu.run().map(|_| ()), Err(libc::EINTR));
+}
+
 fn registers_are_checked_by_size_and_architecture() {
     let machine = machine();
     let vcpu = machine.vcpu(0);
@@ -269,6 +282,7 @@ fn main() {
             w01_internal_capabilities_are_refused,
             vcpu_indices_are_checked,
             w08_vcpu_numbers_are_used_once,
+            w08_a_vcpu_without_a_descriptor_is_gone,
             registers_are_checked_by_size_and_architecture,
             devices_are_checked,
             ioeventfds_are_checked,

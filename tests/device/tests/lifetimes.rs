@@ -118,6 +118,26 @@ fn a_process_killed_while_running_leaves_nothing() {
     assert_eq!(vms_in_debugfs().unwrap_or(0), 0);
 }
 
+fn w11_a_vcpu_may_go_while_its_timer_runs() {
+    signals::handle(0);
+    let hz = guest::counter_hz();
+    for round in 0..10 {
+        // 50 ms from now, when nothing of the VM is left.
+        let machine = Machine::new(MIB, guest::sleep());
+        machine.add_gic(2);
+        let mut vcpu = machine.boot_vcpu(&[hz / 20]);
+        let _other = machine.vcpu(1);
+        let target = signals::Target::this();
+        std::thread::scope(|scope| {
+            scope.spawn(move || target.signal_after(Duration::from_millis(2 * round)));
+            let ended = vcpu.run().map(|_| ());
+            assert!(matches!(ended, Err(libc::EINTR) | Ok(())), "{ended:?}");
+        });
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(vms_in_debugfs().unwrap_or(0), 0);
+}
+
 fn w03_the_module_stays_while_files_are_open() {
     let unload = || {
         let result =
@@ -269,6 +289,7 @@ fn main() {
             w02_files_are_closed_in_any_order,
             memory_may_go_before_the_vm,
             a_process_killed_while_running_leaves_nothing,
+            w11_a_vcpu_may_go_while_its_timer_runs,
             w03_the_module_stays_while_files_are_open,
             w03_unbinding_leaves_running_vms_alone,
             w46_sleep_of_the_machine_keeps_vms,

@@ -158,6 +158,45 @@ fn w05_w24_a_page_changed_by_the_vmm_stays_the_guests() {
     assert_eq!(machine.ram.read(target), 33);
 }
 
+fn w05_a_page_that_comes_back_brings_in_no_other() {
+    let machine = Machine::new(4 * MIB, guest::relinquish_and_read());
+    let kept = 2 * MIB + 5 * PAGE;
+    machine.ram.write(kept, 11);
+    let mut vcpu = machine.boot_vcpu(&[]);
+    let mut round = |given: u64| {
+        vcpu.answer_next_read(RAM + given);
+        vcpu.answer_next_read(RAM + kept);
+        vcpu.report()
+    };
+    assert_eq!(round(2 * MIB + 7 * PAGE), 11);
+    // The VMM's page is another one from now on. A fault of a neighbour in the same block must not
+    // look it up again: the guest's page is the one that was pinned.
+    machine.ram.replace_page(kept);
+    machine.ram.write(kept, 33);
+    for page in 8..12 {
+        assert_eq!(round(2 * MIB + page * PAGE), 11);
+    }
+    assert_eq!(machine.ram.read(kept), 33);
+}
+
+/// Leaves many free pages behind with a pattern in them.
+fn dirty_free_pages() {
+    let used = Mapping::anonymous(128 * MIB);
+    for offset in (0..128 * MIB).step_by(8) {
+        used.write(offset, 0xa5a5_a5a5_a5a5_a5a5);
+    }
+}
+
+fn w10_nothing_old_reaches_the_hypervisor() {
+    dirty_free_pages();
+    let machine = bare();
+    let at = machine.ram.address();
+    for slot in 0..8 {
+        let offset = u64::from(slot) * 16 * PAGE;
+        assert_eq!(set_region(&machine.vm, slot, RAM + offset, 16 * PAGE, at + offset), Ok(()));
+    }
+}
+
 fn mapped_slots_cannot_be_deleted_without_unmap() {
     let machine = Machine::new(4 * MIB, guest::poke());
     let mut vcpu = machine.boot_vcpu(&[0, 22]);
@@ -259,6 +298,8 @@ fn main() {
             demand_paging_from_a_memfd,
             w24_slots_that_start_and_end_inside_blocks,
             w05_w24_a_page_changed_by_the_vmm_stays_the_guests,
+            w05_a_page_that_comes_back_brings_in_no_other,
+            w10_nothing_old_reaches_the_hypervisor,
             mapped_slots_cannot_be_deleted_without_unmap,
             w30_pinned_pages_are_charged_and_given_back,
             w30_the_locked_memory_limit_holds,

@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use anyhow::{bail, Result};
 use clap::Args;
 
+use crate::kernel::Variant;
 use crate::parts::Parts;
 use crate::project::Project;
 use crate::qemu::{Limits, Machine, Run};
@@ -41,9 +42,13 @@ pub struct Options {
 
 impl Options {
     /// The machine for tests: the least that is supported, for what fits there fits everywhere.
-    pub fn for_tests(test_hypervisor: bool) -> Self {
+    pub fn for_tests(test_hypervisor: bool, variant: Variant) -> Self {
         Self {
-            memory: 2048,
+            memory: match variant {
+                Variant::Usual => 2048,
+                // KASAN takes an eighth, and keeps freed memory for a while.
+                Variant::Debug => 4096,
+            },
             cpus: 4,
             cpu: "cortex-a76".to_owned(),
             no_hypervisor: false,
@@ -53,14 +58,17 @@ impl Options {
         }
     }
 
-    /// The machine, with `words` on its command line.
+    /// The machine, with `words` on its command line. Programs in it learn by how much their time
+    /// limits are to be multiplied.
     pub fn machine(&self, parts: &Parts, words: &str) -> Machine {
+        let slow = Limits::factor() * parts.variant.slowness();
+        let slow = if slow > 1 { format!(" gzvm.slow={slow}") } else { String::new() };
         let hypervisor = if self.test_hypervisor { &parts.refhyp_test } else { &parts.refhyp };
         Machine {
             image: parts.kernel.image.clone(),
             hypervisor: (!self.no_hypervisor).then(|| hypervisor.clone()),
             initramfs: parts.initramfs.clone(),
-            append: format!("{words} {}", self.append).trim().to_owned(),
+            append: format!("{words}{slow} {}", self.append).trim().to_owned(),
             memory: self.memory,
             cpus: self.cpus,
             cpu: self.cpu.clone(),

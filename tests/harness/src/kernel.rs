@@ -22,6 +22,57 @@ const USUAL_STEPS: u32 = 1640;
 /// File with the number of steps of the last whole build, which is the better estimate.
 const STEPS_FILE: &str = "kernel-steps";
 
+/// Which of the two kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// Host and guest of every boot.
+    Usual,
+    /// The host of `test --debug`: the usual one with what finds wrong accesses and leaks.
+    Debug,
+}
+
+impl Variant {
+    /// Its name, in the cache and as the name of steps and logs.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Usual => "kernel",
+            Self::Debug => "kernel-debug",
+        }
+    }
+
+    /// How many times slower a machine with it is than one with the usual kernel, for time limits.
+    pub fn slowness(self) -> u32 {
+        match self {
+            Self::Usual => 1,
+            Self::Debug => 6,
+        }
+    }
+
+    /// What the names of files made for it end in.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Usual => "",
+            Self::Debug => "-debug",
+        }
+    }
+
+    /// Its lines of configuration: later fragments add to earlier ones.
+    fn options(self, project: &Project) -> Result<Vec<String>> {
+        let fragments: &[&str] = match self {
+            Self::Usual => &["kernel.config"],
+            Self::Debug => &["kernel.config", "kernel-debug.config"],
+        };
+        let mut all = Vec::new();
+        for name in fragments {
+            let path = project.top.join("tests/harness").join(name);
+            let text = fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            all.extend(options(&text));
+        }
+        Ok(all)
+    }
+}
+
 /// How to run Kbuild: the compilers, the same for the kernel and its modules.
 pub struct Kbuild {
     rustc: String,
@@ -96,23 +147,23 @@ impl Kbuild {
 ///
 /// When the source cannot be fetched, the configuration does not survive Kconfig, or the build
 /// fails; the message ends with the build's last lines.
-pub fn build(project: &Project, fetcher: &Fetcher) -> Result<Kernel> {
+pub fn build(project: &Project, fetcher: &Fetcher, variant: Variant) -> Result<Kernel> {
     let kbuild = Kbuild::find(fetcher)?;
     let cache = Cache::new(&project.cache);
-    let fragment = project.top.join("tests/harness/kernel.config");
-    let options = options(&fs::read_to_string(&fragment)?);
+    let options = variant.options(project)?;
+    let name = variant.name();
     let build = if let Some(tree) = users_tree()? {
         let key = Key::new("tree").with("path", &tree.to_string_lossy());
-        let dir = cache.path("kernel-tree", &key);
-        make_kernel(project, &kbuild, &tree, &dir, &options)?;
+        let dir = cache.path(&format!("{name}-tree"), &key);
+        make_kernel(project, &kbuild, &tree, &dir, (name, &options))?;
         dir
     } else {
         let source = fetcher.kernel_source()?;
         let key = Key::new(&source.version)
             .with("compiler", &kbuild.versions()?)
             .with("option", &options.join("\n"));
-        cache.get_resumable("kernel", &key, |dir| {
-            make_kernel(project, &kbuild, &source.dir, dir, &options)
+        cache.get_resumable(name, &key, |dir| {
+            make_kernel(project, &kbuild, &source.dir, dir, (name, &options))
         })?
     };
     let image = build.join("arch/arm64/boot/Image");
@@ -163,7 +214,7 @@ fn make_kernel(
     kbuild: &Kbuild,
     source: &Path,
     out: &Path,
-    options: &[String],
+    (name, options): (&str, &[String]),
 ) -> Result<()> {
     fs::create_dir_all(out)?;
     let make = || {
@@ -171,7 +222,7 @@ fn make_kernel(
         make.arg(format!("O={}", out.display()));
         make
     };
-    let mut step = Step::start("kernel");
+    let mut step = Step::start(name);
     configure(project, make, out, options)?;
     let steps_file = project.cache.join(STEPS_FILE);
     let usual = fs::read_to_string(&steps_file)
@@ -180,7 +231,7 @@ fn make_kernel(
         .unwrap_or(USUAL_STEPS);
     let mut progress = Progress { done: 0, usual };
     let cpus = thread::available_parallelism().map_or(1, usize::from);
-    let log = project.log("kernel");
+    let log = project.log(name);
     process::logged(make().arg(format!("-j{cpus}")).args(["Image", "modules"]), &log, |line| {
         if progress.saw(line) {
             step.update(&progress.text(step.elapsed(), line));
@@ -218,7 +269,7 @@ fn configure(
     let lost = lost(options, &fs::read_to_string(out.join(".config"))?);
     if !lost.is_empty() {
         bail!(
-            "Kconfig dropped these lines of tests/harness/kernel.config (a missing dependency, or \
+            "Kconfig dropped these lines of tests/harness/kernel*.config (a missing dependency, or \
              an option that this kernel does not have):\n  {}",
             lost.join("\n  ")
         );
@@ -283,8 +334,10 @@ mod tests {
     }
 
     #[test]
-    fn the_project_s_own_fragment_has_no_option_twice() {
-        let options = options(include_str!("../kernel.config"));
+    fn the_project_s_own_fragments_have_no_option_twice() {
+        let fragments =
+            [include_str!("../kernel.config"), include_str!("../kernel-debug.config")].concat();
+        let options = options(&fragments);
         let names: std::collections::HashSet<_> =
             options.iter().map(|option| option.split('=').next()).collect();
         assert_eq!(names.len(), options.len());

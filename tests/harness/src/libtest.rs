@@ -44,6 +44,8 @@ pub struct Parser {
     announced: Option<usize>,
     /// KTAP promises a plan.
     ktap: bool,
+    /// The group of tests whose indented KTAP comes now.
+    subtest: Option<String>,
 }
 
 impl Parser {
@@ -60,8 +62,15 @@ impl Parser {
                 Some((outcome, detail)) => self.push(name, outcome, detail),
                 None => self.pending = Some(name.to_owned()),
             }
+        } else if let Some(name) = line.trim_start().strip_prefix("# Subtest: ") {
+            self.subtest = Some(name.trim_end().to_owned());
         } else if let Some((name, outcome, detail)) = ktap_line(line) {
-            self.push(name, outcome, detail);
+            match &self.subtest {
+                Some(group) if line.starts_with(' ') => {
+                    self.push(&format!("{group}::{name}"), outcome, detail);
+                }
+                _ => self.push(name, outcome, detail),
+            }
         } else if let Some((outcome, detail)) = self.pending.as_ref().and_then(|_| outcome(line)) {
             if let Some(name) = self.pending.take() {
                 self.push(&name, outcome, detail);
@@ -250,6 +259,24 @@ mod tests {
             (cases[1].detail.as_str(), cases[2].detail.as_str()),
             ("timeout", "SKIP no GIC")
         );
+    }
+
+    #[test]
+    fn tests_of_kunit_are_named_after_their_suites() {
+        let text = "KTAP version 1\n1..2\n    KTAP version 1\n    # Subtest: rust_slots\n\
+            \x20   1..2\n    ok 1 first\n    # second: ASSERTION FAILED at x.rs:1\n\
+            \x20   not ok 2 second\n# rust_slots: pass:1 fail:1 skip:0 total:2\n\
+            not ok 1 rust_slots\n    KTAP version 1\n    # Subtest: rust_irq\n    1..1\n\
+            \x20   ok 1 first\nok 2 rust_irq\n";
+        let cases = parse(text, Exit::Status(0));
+        let want = [
+            ("rust_slots::first", Outcome::Passed),
+            ("rust_slots::second", Outcome::Failed),
+            ("rust_slots", Outcome::Failed),
+            ("rust_irq::first", Outcome::Passed),
+            ("rust_irq", Outcome::Passed),
+        ];
+        assert_eq!(brief(&cases), want);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::boot::{self, Options};
+use crate::kernel::Variant;
 use crate::layout;
 use crate::libtest::{Case, Outcome};
 use crate::parts::{self, Parts};
@@ -19,18 +20,24 @@ const DEVICE_LIMITS: (u64, u64) = (1800, 180);
 /// The same for the hypervisor's self-test.
 const SELFTEST_LIMITS: (u64, u64) = (300, 60);
 
+/// The command line for device tests.
+const DEVICE: &str = "loglevel=5 gzvm.mode=test";
+/// What has the kernel run the module's KUnit suites, and keep all they say.
+const KUNIT: &str = "kunit.enable=1 kunit.autorun=1 log_buf_len=1M";
+
 /// All of them.
 ///
 /// # Errors
 ///
 /// When something cannot be built or the user interrupts; failures are among the results.
 pub fn all(project: &Project, results: &mut Results) -> Result<()> {
-    let parts = parts::build(project)?;
+    let parts = parts::build(project, Variant::Usual)?;
     layout_suite(project, &parts, results);
     let selftest = machine(&parts, true);
     boot_tests(project, &selftest, "selftest", "refhyp.selftest", SELFTEST_LIMITS, results)?;
-    let device = "loglevel=5 gzvm.mode=test";
-    boot_tests(project, &machine(&parts, true), "default", device, DEVICE_LIMITS, results)?;
+    let device = DEVICE;
+    let default = format!("{device} {KUNIT}");
+    boot_tests(project, &machine(&parts, true), "default", &default, DEVICE_LIMITS, results)?;
     let strict = format!("{device} refhyp.strict");
     boot_tests(project, &machine(&parts, false), "strict", &strict, DEVICE_LIMITS, results)?;
     // Pointer authentication and the other features that the usual CPU model lacks.
@@ -45,6 +52,20 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     demo(project, &parts, results)
 }
 
+/// The device tests on the kernel that finds wrong accesses and leaks, with and without extensions
+/// of the hypervisor.
+///
+/// # Errors
+///
+/// As for [`all`].
+pub fn debug(project: &Project, results: &mut Results) -> Result<()> {
+    let parts = parts::build(project, Variant::Debug)?;
+    let default = format!("{DEVICE} {KUNIT}");
+    boot_tests(project, &machine(&parts, true), "debug", &default, DEVICE_LIMITS, results)?;
+    let strict = format!("{DEVICE} refhyp.strict");
+    boot_tests(project, &machine(&parts, false), "debug strict", &strict, DEVICE_LIMITS, results)
+}
+
 /// One test program in the default machine.
 ///
 /// # Errors
@@ -52,14 +73,28 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
 /// As for [`all`].
 pub fn one(
     project: &Project,
+    variant: Variant,
     suite: &str,
-    filter: Option<String>,
+    filter: Option<&str>,
     results: &mut Results,
 ) -> Result<()> {
-    let parts = parts::build(project)?;
-    let filter = filter.map_or_else(String::new, |filter| format!(" gzvm.filter={filter}"));
-    let words = format!("loglevel=5 gzvm.mode=test gzvm.suite={suite}{filter}");
-    boot_tests(project, &machine(&parts, true), "default", &words, DEVICE_LIMITS, results)
+    let parts = parts::build(project, variant)?;
+    let words = one_suite(suite, filter);
+    let name = if variant == Variant::Debug { "debug" } else { "default" };
+    boot_tests(project, &machine(&parts, true), name, &words, DEVICE_LIMITS, results)
+}
+
+/// The command line for one test program, and of that the tests with `filter` in their names.
+pub fn one_suite(suite: &str, filter: Option<&str>) -> String {
+    let mut words = format!("{DEVICE} gzvm.suite={suite}");
+    // KUnit's suites run as the module is loaded: the kernel does the filtering.
+    if suite == "kunit" {
+        words += &format!(" {KUNIT}");
+        words += &filter.map_or_else(String::new, |text| format!(" kunit.filter_glob=*.*{text}*"));
+    } else {
+        words += &filter.map_or_else(String::new, |text| format!(" gzvm.filter={text}"));
+    }
+    words
 }
 
 struct Config<'a> {
@@ -68,7 +103,7 @@ struct Config<'a> {
 }
 
 fn machine(parts: &Parts, test_hypervisor: bool) -> Config<'_> {
-    Config { parts, options: Options::for_tests(test_hypervisor) }
+    Config { parts, options: Options::for_tests(test_hypervisor, parts.variant) }
 }
 
 /// Boots and turns what the console shows between the markers into suites.
@@ -82,7 +117,7 @@ fn boot_tests(
 ) -> Result<()> {
     let machine = config.options.machine(config.parts, words);
     let started = Instant::now();
-    let limits = Limits::seconds(limits.0, limits.1);
+    let limits = Limits::seconds(limits.0, limits.1) * config.parts.variant.slowness();
     let mut step = crate::ui::Step::start(&format!("qemu {name}"));
     let log = project.log(&format!("qemu-{}", name.replace(' ', "-")));
     let run = machine.run(&log, limits, |line| step.update(line))?;

@@ -34,6 +34,7 @@ use clap::{Parser, Subcommand};
 
 use crate::boot::Options;
 use crate::fetch::Fetcher;
+use crate::kernel::Variant;
 use crate::project::Project;
 use crate::report::{Results, Suite};
 
@@ -50,7 +51,11 @@ enum Task {
     /// Build everything that a boot needs
     Build,
     /// Build the kernel, or find it in the cache, and print where it is
-    Kernel,
+    Kernel {
+        /// The one that `test --debug` boots
+        #[arg(long)]
+        debug: bool,
+    },
     /// Boot the demo and show it live
     Run(Options),
     /// Boot into a shell on the host
@@ -63,6 +68,9 @@ enum Task {
         /// Only what runs in QEMU
         #[arg(long, conflicts_with = "host")]
         machine: bool,
+        /// The device tests on a kernel with KASAN and kmemleak, and nothing else
+        #[arg(long, conflicts_with_all = ["host", "machine"])]
+        debug: bool,
         /// Only this test program, in the default machine
         #[arg(long)]
         suite: Option<String>,
@@ -72,6 +80,9 @@ enum Task {
     },
     /// Break the driver on purpose and see that the tests notice
     Mutations {
+        /// Those that only the kernel of `test --debug` shows
+        #[arg(long)]
+        debug: bool,
         /// Only mutations whose names contain this
         #[arg(default_value = "")]
         filter: String,
@@ -102,35 +113,50 @@ fn main() -> ExitCode {
 
 fn task(project: &Project, task: Task) -> Result<ExitCode> {
     match task {
-        Task::Build => parts::build(project).map(drop)?,
-        Task::Kernel => {
-            let kernel = kernel::build(project, &Fetcher::new(project))?;
+        Task::Build => parts::build(project, Variant::Usual).map(drop)?,
+        Task::Kernel { debug } => {
+            let kernel = kernel::build(project, &Fetcher::new(project), variant(debug))?;
             println!("{}", kernel.build.display());
         }
-        Task::Run(options) => boot::demo(project, &options, &parts::build(project)?)?,
+        Task::Run(options) => {
+            boot::demo(project, &options, &parts::build(project, Variant::Usual)?)?
+        }
         Task::Shell(options) => {
-            let parts = parts::build(project)?;
+            let parts = parts::build(project, Variant::Usual)?;
             options.machine(&parts, "quiet gzvm.mode=shell").interactive()?;
         }
-        Task::Test { host, machine, suite, filter } => {
+        Task::Test { host, machine, debug, suite, filter } => {
             let what = What { here: !machine, in_qemu: !host };
-            return report(project, "gzvm", |results| match suite {
-                Some(suite) => machine_tests::one(project, &suite, filter, results),
+            let name = if debug { "debug" } else { "gzvm" };
+            return report(project, name, |results| match suite {
+                Some(suite) => {
+                    let filter = filter.as_deref();
+                    machine_tests::one(project, variant(debug), &suite, filter, results)
+                }
+                None if debug => machine_tests::debug(project, results),
                 None => all_tests(project, what, results),
             });
         }
-        Task::Mutations { filter } => {
+        Task::Mutations { debug, filter } => {
             return report(project, "mutations", |results| {
-                mutations::run(project, &filter, results)
+                mutations::run(project, variant(debug), &filter, results)
             });
         }
         Task::Layout => {
-            let kernel = kernel::build(project, &Fetcher::new(project))?;
+            let kernel = kernel::build(project, &Fetcher::new(project), Variant::Usual)?;
             layout::check(project, &kernel)?;
         }
         Task::Clean { cache } => clean(project, cache)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn variant(debug: bool) -> Variant {
+    if debug {
+        Variant::Debug
+    } else {
+        Variant::Usual
+    }
 }
 
 /// Runs tests and ends with the totals, alone on the last line.

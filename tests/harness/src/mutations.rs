@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Do the tests notice what they are for? Each patch below `tests/device/mutations/` breaks the
-//! driver on purpose and names the test that must then fail.
+//! driver on purpose and names the test that must then fail. Its head:
+//!
+//! ```text
+//! Fails: PROGRAM TEST       the test that must fail, unless there is a line "Says:"
+//! Runs: PROGRAM TEST        the test to run, where that is another one
+//! Says: TEXT                instead of a failure, the console must report a defect with this text
+//! Kernel: debug             only the kernel of `test --debug` shows it
+//! Mutation: ...             what is broken, and what then goes wrong
+//! ```
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +19,9 @@ use anyhow::{bail, Context, Result};
 
 use crate::boot::Options;
 use crate::initramfs::Archive;
+use crate::kernel::Variant;
 use crate::libtest::{Case, Exit, Outcome, Parser};
+use crate::machine_tests;
 use crate::module;
 use crate::parts::{self, Parts};
 use crate::process;
@@ -31,20 +41,65 @@ const LIMITS: (u64, u64) = (300, 150);
 struct Mutation {
     name: String,
     patch: PathBuf,
-    /// Program and test that must fail.
-    program: String,
-    test: String,
+    promise: Promise,
 }
 
-/// Tries all mutations whose names contain `filter`.
+/// The head of a patch.
+#[derive(Debug, PartialEq, Eq)]
+struct Promise {
+    /// Program and test that fail.
+    program: String,
+    test: String,
+    /// Program and test that are run.
+    runs: (String, String),
+    says: Option<String>,
+    variant: Variant,
+}
+
+impl Promise {
+    fn parse(text: &str) -> Option<Self> {
+        let pair = |text: &str| {
+            let (program, test) = text.trim().split_once(' ')?;
+            Some((program.to_owned(), test.to_owned()))
+        };
+        let (program, test) = pair(text.lines().next()?.strip_prefix("Fails: ")?)?;
+        let head = || text.lines().take_while(|line| !line.starts_with("--- "));
+        let field = |name: &str| head().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let variant = match field("Kernel:") {
+            None => Variant::Usual,
+            Some("debug") => Variant::Debug,
+            Some(_) => return None,
+        };
+        let runs = match field("Runs:") {
+            None => (program.clone(), test.clone()),
+            Some(text) => pair(text)?,
+        };
+        Some(Self { program, test, runs, says: field("Says:").map(str::to_owned), variant })
+    }
+
+    /// Whether a result is the promised one.
+    fn kept(&self, case: &Case) -> bool {
+        case.outcome == Outcome::Failed
+            && match &self.says {
+                Some(text) => case.name == sections::HEALTH && case.detail.contains(text),
+                None => case.name.rsplit("::").next() == Some(&*self.test),
+            }
+    }
+}
+
+/// Tries all mutations for this kernel whose names contain `filter`.
 ///
 /// # Errors
 ///
 /// When something cannot be built or the user interrupts; a mutation that no test notices is
 /// among the results.
-pub fn run(project: &Project, filter: &str, results: &mut Results) -> Result<()> {
-    let mutations = find(&project.top.join("tests/device/mutations"), filter)?;
-    let parts = parts::build(project)?;
+pub fn run(project: &Project, variant: Variant, filter: &str, results: &mut Results) -> Result<()> {
+    let mut mutations = find(&project.top.join("tests/device/mutations"), filter)?;
+    mutations.retain(|mutation| mutation.promise.variant == variant);
+    if mutations.is_empty() {
+        bail!("all mutations with \"{filter}\" in their names are for the other kernel (--debug)");
+    }
+    let parts = parts::build(project, variant)?;
     for mutation in mutations {
         let started = Instant::now();
         let case = match attempt(project, &parts, &mutation) {
@@ -71,10 +126,11 @@ fn find(dir: &Path, filter: &str) -> Result<Vec<Mutation>> {
         let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         if patch.extension().is_some_and(|ext| ext == "patch") && name.contains(filter) {
             let text = fs::read_to_string(&patch)?;
-            let (program, test) = promise(&text).with_context(|| {
-                format!("{}: its first line is not \"Fails: PROGRAM TEST\"", patch.display())
+            let promise = Promise::parse(&text).with_context(|| {
+                let patch = patch.display();
+                format!("{patch}: its first line is not \"Fails: PROGRAM TEST\", or it has a bad line \"Kernel:\"")
             })?;
-            mutations.push(Mutation { name, patch, program, test });
+            mutations.push(Mutation { name, patch, promise });
         }
     }
     if mutations.is_empty() {
@@ -84,33 +140,28 @@ fn find(dir: &Path, filter: &str) -> Result<Vec<Mutation>> {
     Ok(mutations)
 }
 
-/// The first line: `Fails: interrupts two_vcpus_wake_each_other`.
-fn promise(text: &str) -> Option<(String, String)> {
-    let (program, test) = text.lines().next()?.strip_prefix("Fails: ")?.trim().split_once(' ')?;
-    Some((program.to_owned(), test.to_owned()))
-}
-
 /// Builds the broken driver and runs the test that should notice.
 fn attempt(project: &Project, parts: &Parts, mutation: &Mutation) -> Result<Case> {
     let tree = project.out().join("mutant/tree");
     copy_sources(&project.top, &tree)?;
     apply(&mutation.patch, &tree)?;
-    let cases = if mutation.program == MODEL {
+    let promise = &mutation.promise;
+    let cases = if promise.program == MODEL {
         on_this_machine(project, &tree, mutation)?
     } else {
         in_qemu(project, parts, &tree, mutation)?
     };
-    let noticed = |case: &Case| {
-        case.outcome == Outcome::Failed && case.name.rsplit("::").next() == Some(&*mutation.test)
-    };
-    if cases.iter().any(noticed) {
-        let name = format!("{} {} notices it", mutation.program, mutation.test);
+    if cases.iter().any(|case| promise.kept(case)) {
+        let name = format!("{} {} notices it", promise.program, promise.test);
         return Ok(Case { name, outcome: Outcome::Passed, detail: String::new() });
     }
     let seen: Vec<_> =
         cases.iter().map(|case| format!("{}: {:?}", case.name, case.outcome)).collect();
-    let detail =
-        format!("{} {} did not fail\n{}", mutation.program, mutation.test, seen.join("\n"));
+    let what = promise.says.as_ref().map_or_else(
+        || "did not fail".to_owned(),
+        |text| format!("did not have the console say \"{text}\""),
+    );
+    let detail = format!("{} {} {what}\n{}", promise.program, promise.test, seen.join("\n"));
     Ok(Case::failed("no test notices it", &detail))
 }
 
@@ -143,7 +194,7 @@ fn apply(patch: &Path, tree: &Path) -> Result<()> {
 fn on_this_machine(project: &Project, tree: &Path, mutation: &Mutation) -> Result<Vec<Case>> {
     let mut command = Command::new("cargo");
     command.current_dir(tree).args(["test", "--color=never", "-p", "gzvm-model", "--target-dir"]);
-    command.arg(project.target.join("mutant")).args(["--", &mutation.test]);
+    command.arg(project.target.join("mutant")).args(["--", &mutation.promise.test]);
     let mut parser = Parser::default();
     let mut step = Step::start(&mutation.name);
     let log = project.log(&format!("mutant-{}", mutation.name));
@@ -162,7 +213,8 @@ fn in_qemu(
     tree: &Path,
     mutation: &Mutation,
 ) -> Result<Vec<Case>> {
-    let built = module::build(project, &parts.kernel, &tree.join("driver"), "mutant")?;
+    let name = format!("mutant{}", parts.variant.suffix());
+    let built = module::build(project, &parts.kernel, &tree.join("driver"), &name)?;
     let mut overlay = Archive::default();
     overlay.file("lib/modules/gzvm.ko", &built.join("gzvm.ko"))?;
     // Linux unpacks archives that follow one another; the last file of a name wins.
@@ -170,15 +222,14 @@ fn in_qemu(
     archive.extend(overlay.write(Vec::new())?);
     let initramfs = project.out().join("mutant/host-initramfs.cpio");
     fs::write(&initramfs, archive)?;
-    let words = format!(
-        "loglevel=5 gzvm.mode=test gzvm.suite={} gzvm.filter={}",
-        mutation.program, mutation.test
-    );
-    let mut machine = Options::for_tests(true).machine(parts, &words);
+    let (program, test) = &mutation.promise.runs;
+    let words = machine_tests::one_suite(program, Some(test));
+    let mut machine = Options::for_tests(true, parts.variant).machine(parts, &words);
     machine.initramfs = initramfs;
     let mut step = Step::start(&mutation.name);
     let log = project.log(&format!("mutant-{}", mutation.name));
-    let run = machine.run(&log, Limits::seconds(LIMITS.0, LIMITS.1), |line| step.update(line))?;
+    let limits = Limits::seconds(LIMITS.0, LIMITS.1) * parts.variant.slowness();
+    let run = machine.run(&log, limits, |line| step.update(line))?;
     step.done("");
     let suites = sections::suites("mutant", &run, run.times.last().copied().unwrap_or_default());
     Ok(suites.into_iter().flat_map(|suite| suite.cases).collect())
@@ -191,9 +242,33 @@ mod tests {
     #[test]
     fn a_patch_names_its_test() {
         let text = "Fails: memory w25_overlap\nMutation: x\n\n--- a/driver/x.rs\n";
-        assert_eq!(promise(text), Some(("memory".to_owned(), "w25_overlap".to_owned())));
-        assert_eq!(promise("--- a/driver/x.rs\n"), None);
-        assert_eq!(promise("Fails: memory\n"), None);
+        let promise = Promise::parse(text).unwrap();
+        assert_eq!((&*promise.program, &*promise.test), ("memory", "w25_overlap"));
+        assert_eq!((promise.says, promise.variant), (None, Variant::Usual));
+        for bad in ["--- a/driver/x.rs\n", "Fails: memory\n", "Fails: a b\nKernel: other\n"] {
+            assert_eq!(Promise::parse(bad), None, "{bad}");
+        }
+        let text =
+            "Fails: leaks a\nRuns: memory b\nKernel: debug\nSays: BUG: KASAN\n\n--- a\nSays: x\n";
+        let promise = Promise::parse(text).unwrap();
+        assert_eq!(
+            (promise.says.as_deref(), promise.variant),
+            (Some("BUG: KASAN"), Variant::Debug)
+        );
+        assert_eq!(promise.runs, ("memory".to_owned(), "b".to_owned()));
+    }
+
+    #[test]
+    fn only_the_promised_failure_counts() {
+        let plain = Promise::parse("Fails: memory a\n").unwrap();
+        assert!(plain.kept(&Case::failed("a", "")) && plain.kept(&Case::failed("tests::a", "")));
+        assert!(!plain.kept(&Case::failed("b", "")));
+        let passed = Case { outcome: Outcome::Passed, ..Case::failed("a", "") };
+        assert!(!plain.kept(&passed));
+        let says = Promise::parse("Fails: memory a\nSays: KASAN\n").unwrap();
+        assert!(says.kept(&Case::failed(sections::HEALTH, "BUG: KASAN: x")));
+        assert!(!says.kept(&Case::failed(sections::HEALTH, "said nothing")));
+        assert!(!says.kept(&Case::failed("a", "KASAN")));
     }
 
     #[test]

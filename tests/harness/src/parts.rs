@@ -11,7 +11,7 @@ use crate::cache;
 use crate::cargo::{self, Program};
 use crate::fetch::Fetcher;
 use crate::initramfs::Archive;
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, Kernel, Variant};
 use crate::module;
 use crate::project::Project;
 use crate::toolchain;
@@ -26,7 +26,9 @@ const GUEST_APPLETS: &[&str] = &[
 
 /// Everything that a boot needs.
 pub struct Parts {
-    /// Linux, host and guest.
+    /// Which kernel the host has; the guests have the usual one.
+    pub variant: Variant,
+    /// The host's Linux.
     pub kernel: Kernel,
     /// The hypervisor as users run it.
     pub refhyp: PathBuf,
@@ -36,12 +38,12 @@ pub struct Parts {
     pub initramfs: PathBuf,
 }
 
-/// Builds everything; what has not changed is not built again.
+/// Builds everything for a host with this kernel; what has not changed is not built again.
 ///
 /// # Errors
 ///
 /// The first failure, with the last lines of what failed.
-pub fn build(project: &Project) -> Result<Parts> {
+pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     fs::create_dir_all(project.out()).context("cannot create the output directory")?;
     let _lock = cache::lock(&project.out().join("build.lock"), "target")?;
     let fetcher = Fetcher::new(project);
@@ -52,9 +54,15 @@ pub fn build(project: &Project) -> Result<Parts> {
     let (refhyp, refhyp_test, payload) = bare_metal(project)?;
     let userland = cargo::build(project, &linux, "build", USERLAND, &["--bins"], "userland")?;
     let tests = cargo::build(project, &linux, "test", DEVICE_TESTS, &["--no-run"], "tests")?;
-    let kernel = kernel::build(project, &fetcher)?;
-    let driver = module::build(project, &kernel, &project.top.join("driver"), "gzvm")?;
-    let guest = linux_guest(project, &kernel, &busybox)?;
+    let usual = kernel::build(project, &fetcher, Variant::Usual)?;
+    let guest_image = usual.image.clone();
+    let guest = linux_guest(project, &usual, &busybox)?;
+    let kernel = match variant {
+        Variant::Usual => usual,
+        Variant::Debug => kernel::build(project, &fetcher, variant)?,
+    };
+    let name = format!("gzvm{}", variant.suffix());
+    let driver = module::build(project, &kernel, &project.top.join("driver"), &name)?;
 
     let mut host = Archive::default();
     skeleton(&mut host, &busybox)?;
@@ -66,14 +74,14 @@ pub fn build(project: &Project) -> Result<Parts> {
     for program in &tests {
         install(project, &mut host, program, "usr/libexec/gzvm/tests")?;
     }
-    host.file(&format!("{GUESTS}/Image"), &kernel.image)?;
+    host.file(&format!("{GUESTS}/Image"), &guest_image)?;
     host.data(&format!("{GUESTS}/linux-initramfs.cpio.gz"), 0o644, guest.gzip()?);
     host.file(&format!("{GUESTS}/payload.bin"), &payload)?;
     configs(project, &mut host)?;
     // Not compressed: the machine would take longer to unpack it than to read it.
-    let initramfs = project.out().join("host-initramfs.cpio");
+    let initramfs = project.out().join(format!("host-initramfs{}.cpio", variant.suffix()));
     write_if_changed(&initramfs, host.write(Vec::new())?)?;
-    Ok(Parts { kernel, refhyp, refhyp_test, initramfs })
+    Ok(Parts { variant, kernel, refhyp, refhyp_test, initramfs })
 }
 
 /// Packages with programs for the host.

@@ -2,6 +2,7 @@
 //! The test machine: QEMU's `virt` with EL2, its console watched line by line.
 
 use std::io::Write;
+use std::ops::Mul;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -141,12 +142,22 @@ pub struct Limits {
 impl Limits {
     /// Limits of so many seconds, times `$GZVM_TIMEOUT_FACTOR`.
     pub fn seconds(total: u64, silence: u64) -> Self {
+        let (total, silence) = (Duration::from_secs(total), Duration::from_secs(silence));
+        Self { total, silence } * Self::factor()
+    }
+
+    /// `$GZVM_TIMEOUT_FACTOR`, 1 if it is not set.
+    pub fn factor() -> u32 {
         let factor = std::env::var("GZVM_TIMEOUT_FACTOR").ok().and_then(|text| text.parse().ok());
-        let factor: u32 = factor.unwrap_or(1).max(1);
-        Self {
-            total: Duration::from_secs(total) * factor,
-            silence: Duration::from_secs(silence) * factor,
-        }
+        factor.unwrap_or(1).max(1)
+    }
+}
+
+impl Mul<u32> for Limits {
+    type Output = Self;
+
+    fn mul(self, factor: u32) -> Self {
+        Self { total: self.total * factor, silence: self.silence * factor }
     }
 }
 

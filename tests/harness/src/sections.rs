@@ -8,6 +8,9 @@ use crate::libtest::{Case, Exit, Outcome, Parser, KTAP_START};
 use crate::qemu::Run;
 use crate::report::Suite;
 
+/// The machine's own test.
+pub const HEALTH: &str = "host stays healthy and powers off";
+
 /// The suites of a run, and one for the machine itself.
 pub fn suites(name: &str, run: &Run, time: Duration) -> Vec<Suite> {
     let mut sections = Sections { prefix: name, ..Sections::default() };
@@ -27,7 +30,7 @@ pub fn suites(name: &str, run: &Run, time: Duration) -> Vec<Suite> {
         problems.push("no test program ran".to_owned());
     }
     let outcome = if problems.is_empty() { Outcome::Passed } else { Outcome::Failed };
-    let name = "host stays healthy and powers off".to_owned();
+    let name = HEALTH.to_owned();
     sections.done.push(Suite {
         name: format!("{}: machine", sections.prefix),
         cases: vec![Case { name, outcome, detail: problems.join("\n") }],
