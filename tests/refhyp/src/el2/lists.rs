@@ -11,6 +11,14 @@ const ENABLE: u64 = 1;
 const UNDERFLOW: u64 = 1 << 1;
 /// ICH_HCR_EL2: stop the guest when it ended an interrupt that had no list register.
 const UNLISTED_END: u64 = 1 << 2;
+/// ICH_HCR_EL2: stop the guest when no list register is pending.
+const NONE_PENDING: u64 = 1 << 3;
+/// ICH_HCR_EL2: the guest's deactivations trap.
+const TRAP_DEACTIVATION: u64 = 1 << 14;
+/// ICH_VTR_EL2: that is possible.
+const CAN_TRAP_DEACTIVATION: u64 = 1 << 19;
+/// ICH_VMCR_EL2: the guest ends interrupts in two steps, the second being a deactivation.
+const TWO_STEPS: u64 = 1 << 9;
 
 /// Calls `$with` with the index and name of each list register.
 macro_rules! list_registers {
@@ -49,16 +57,23 @@ pub fn count() -> usize {
 }
 
 /// Puts interrupts into the hardware and turns the interface on.
+///
+/// The hardware counts ends of interrupts that it has no list register for, and they come most
+/// urgent first; but deactivations come in any order, so they have to say which one they mean.
 pub fn write(lists: &Lists) {
     for (index, lr) in lists.lr.iter().enumerate().take(count()) {
         write_one(index, if index < lists.used { *lr } else { 0 });
     }
     let more = if lists.overflow { UNDERFLOW | UNLISTED_END } else { 0 };
-    write!("S3_4_C12_C11_0", ENABLE | more);
+    let next = if lists.more_pending { NONE_PENDING } else { 0 };
+    let can_trap = read!("S3_4_C12_C11_1") & CAN_TRAP_DEACTIVATION != 0;
+    let two_steps = read!("S3_4_C12_C11_7") & TWO_STEPS != 0;
+    let trap = if can_trap && two_steps { TRAP_DEACTIVATION } else { 0 };
+    write!("S3_4_C12_C11_0", ENABLE | more | next | trap);
 }
 
 /// Takes interrupts back from the hardware and turns the interface off; returns how many
-/// interrupts without a list register were ended.
+/// interrupts without a list register were ended, as far as that did not trap.
 pub fn read(lists: &mut Lists) -> u64 {
     let control = read!("S3_4_C12_C11_0");
     for (index, lr) in lists.lr.iter_mut().enumerate().take(lists.used) {
@@ -66,7 +81,10 @@ pub fn read(lists: &mut Lists) -> u64 {
     }
     write!("S3_4_C12_C11_0", 0);
     isb();
-    control >> 27 & 0x1f
+    match control & TRAP_DEACTIVATION {
+        0 => control >> 27 & 0x1f,
+        _ => 0,
+    }
 }
 
 /// Loads a vCPU's priorities and masks.

@@ -155,6 +155,9 @@ pub fn run(ids: Ids) -> [u64; 4] {
     let mut timer_active = false;
     let mut shown = Lists::default();
     let exit = loop {
+        if let Some(exit) = hypervisor.owed(&running) {
+            break exit;
+        }
         let next = enter(hypervisor, &mut running, &mut timer_active, &mut shown);
         match next {
             Next::Resume => (),
@@ -204,7 +207,7 @@ fn enter(
     let ended = lists::read(&mut in_use);
     running.vcpu.virtual_timer =
         Timer { control: read!("cntv_ctl_el0") & 0b11, compare: read!("cntv_cval_el0") };
-    running.vm.shared.lock().gic.leave(running.index, &in_use, ended);
+    hypervisor.leave(running, &in_use, ended);
     // Kicks are sent under that lock, and from now on this vCPU gets none.
     gic::clear_kick();
     *shown = in_use;

@@ -45,6 +45,7 @@ pub enum Next {
 const ICC_SGI1R: u32 = sysreg(3, 0, 12, 11, 5);
 const ICC_ASGI1R: u32 = sysreg(3, 0, 12, 11, 6);
 const ICC_SGI0R: u32 = sysreg(3, 0, 12, 11, 7);
+const ICC_DIR: u32 = sysreg(3, 0, 12, 11, 1);
 const CNTP_TVAL: u32 = sysreg(3, 3, 14, 2, 0);
 const CNTP_CTL: u32 = sysreg(3, 3, 14, 2, 1);
 const CNTP_CVAL: u32 = sysreg(3, 3, 14, 2, 2);
@@ -116,6 +117,15 @@ impl<H: Hardware> Hypervisor<'_, H> {
             ICC_SGI1R | ICC_ASGI1R | ICC_SGI0R if !access.read => {
                 let value = access.value(&running.vcpu.regs.x);
                 return self.send_sgi(running, value);
+            }
+            ICC_DIR if !access.read => {
+                // CAST: the id field is 24 bits wide.
+                let intid = access.value(&running.vcpu.regs.x) as u32 & 0xff_ffff;
+                let mut shared = running.vm.shared.lock();
+                let wake = shared.gic.deactivate(running.index, intid);
+                self.kick(wake);
+                drop(shared);
+                return self.wake_asleep(wake);
             }
             CNTP_TVAL | CNTP_CTL | CNTP_CVAL => self.physical_timer(running, access),
             // Cache maintenance by set and way: caches are coherent for guests.

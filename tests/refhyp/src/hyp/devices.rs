@@ -6,29 +6,39 @@ use crate::context::{pstate_allowed, SYS_ELR, SYS_SPSR, SYS_SP_EL0, SYS_SP_EL1};
 use crate::hostcall::{Answer, Call};
 use crate::hw::{Hardware, PAGE_SIZE};
 use crate::stage2::IPA_END;
-use crate::vm::Vcpu;
+use crate::vgic::{Level, Line, Wake, SPIS};
+use crate::vm::{Vcpu, MAX_VCPUS};
 use core::sync::atomic::Ordering;
 use gzvm_abi::uapi::{self, CreateDevice};
-use gzvm_abi::{hvc, reg};
+use gzvm_abi::{ext, hvc, reg};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// Alignment of the interrupt controller's frames.
 const FRAME: u64 = 0x1_0000;
 
 impl<H: Hardware> Hypervisor<'_, H> {
-    /// A pulse on a shared interrupt. A low level does nothing: the ABI has no lines, only pulses.
+    /// A pulse on a shared interrupt, or with the extension the level of an interrupt's line. A low
+    /// level of a pulse does nothing.
     pub(super) fn irq_line(&self, call: &Call) -> Result<Answer, Status> {
         let ids = call.ids();
-        let (_, vm, _state) = self.live(Some(ids.vm))?;
-        let spi = u32::try_from(call.x(2)).map_err(|_| hvc::ERR_INVALID_ARGS)?;
-        if usize::try_from(spi).map_or(true, |spi| spi >= crate::vgic::SPIS) {
-            return Err(hvc::ERR_INVALID_ARGS);
-        }
-        if call.x(3) == 0 {
-            return Ok(Answer::ok(0, 0, 0));
-        }
+        let (_, vm, state) = self.live(Some(ids.vm))?;
+        let number = u32::try_from(call.x(2)).map_err(|_| hvc::ERR_INVALID_ARGS)?;
+        let kind = if self.offers(ext::IRQ_KIND) { call.x(4) } else { ext::IRQ_KIND_PULSE };
+        let high = call.x(3) != 0;
+        let level = Level { high, report_end: kind & ext::IRQ_KIND_REPORT_END != 0 };
         let mut shared = vm.shared.lock();
-        let wake = shared.gic.pulse(spi).ok_or(hvc::ERR_INVALID_ARGS)?;
+        let wake = match kind & !ext::IRQ_KIND_REPORT_END {
+            ext::IRQ_KIND_PULSE if level.report_end => None,
+            ext::IRQ_KIND_PULSE if high => shared.gic.pulse(number),
+            // CAST: a small constant.
+            ext::IRQ_KIND_PULSE => (number < SPIS as u32).then(Wake::default),
+            ext::IRQ_KIND_SPI_LEVEL => shared.gic.set_level(Line::Shared(number), level),
+            ext::IRQ_KIND_PPI_LEVEL if state.vcpus & (1 << (ids.vcpu % MAX_VCPUS)) != 0 => {
+                shared.gic.set_level(Line::Private(ids.vcpu, number), level)
+            }
+            _ => None,
+        };
+        let wake = wake.ok_or(hvc::ERR_INVALID_ARGS)?;
         // While the lock is held: a vCPU that stops meanwhile takes the kick back.
         self.kick(wake);
         Ok(Answer::ok(self.told(wake.targets), 0, 0))

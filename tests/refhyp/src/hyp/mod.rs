@@ -104,7 +104,13 @@ impl<'a, H: Hardware> Hypervisor<'a, H> {
             return 0;
         }
         let test = if cfg!(feature = "test-hooks") { ext::TEST } else { 0 };
-        ext::WAKE_MASK | ext::UNMAP | ext::GET_REG | ext::LIMITS | ext::RANGE_STATE | test
+        ext::WAKE_MASK
+            | ext::UNMAP
+            | ext::IRQ_KIND
+            | ext::GET_REG
+            | ext::LIMITS
+            | ext::RANGE_STATE
+            | test
     }
 
     /// Whether an extension is offered.

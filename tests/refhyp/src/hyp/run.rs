@@ -157,14 +157,37 @@ impl<'a, H: Hardware> Hypervisor<'a, H> {
         }
     }
 
+    /// The vCPU has left the guest: takes its interrupts back. `ended` as for [`Vgic::leave`].
+    ///
+    /// [`Vgic::leave`]: crate::vgic::Vgic::leave
+    pub fn leave(&self, running: &Running<'_>, lists: &Lists, ended: u64) {
+        let mut shared = running.vm.shared.lock();
+        let moved = shared.gic.leave(running.index, lists, ended);
+        // While the lock is held, as for every kick.
+        self.kick(moved);
+    }
+
+    /// What the host has to be told before the vCPU enters the guest (again): ends of interrupts,
+    /// vCPUs to run.
+    pub fn owed(&self, running: &Running<'_>) -> Option<Exit> {
+        let mut shared = running.vm.shared.lock();
+        match shared.gic.take_owed(running.index) {
+            0 => shared.gic.has_ends(running.index).then_some(Exit::Irq),
+            asleep => Some(Exit::Ipi(self.told(asleep))),
+        }
+    }
+
     /// Tells the host why the vCPU stopped, in its two pages.
     pub fn report(&self, running: &Running<'_>, exit: &Exit, lists: &Lists) {
         let mut page = Run { exit_reason: exit.reason(), ..Run::default() };
         exit.fill(&mut page);
         self.hw.copy_out(running.vcpu.pages, page.as_bytes());
         let mut state = HwState::new_zeroed();
-        state.nr_lrs = u32::try_from(lists.used).unwrap_or(0);
-        state.lr = lists.lr;
+        let mut shared = running.vm.shared.lock();
+        let (lr, used) = lists.shown(|| shared.gic.take_end(running.index));
+        drop(shared);
+        state.nr_lrs = u32::try_from(used).unwrap_or(0);
+        state.lr = lr;
         state.vtimer_offset = running.counter_offset;
         if let Exit::Idle(delay) = exit {
             state.vtimer_delay = *delay;

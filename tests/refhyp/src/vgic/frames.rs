@@ -2,7 +2,7 @@
 //! The registers of distributor and redistributors (IHI 0069H 12.8 to 12.11), with a single
 //! security state (GICD_CTLR.DS = 1) and affinity routing always on.
 
-use super::{Irq, Vgic, Wake, PRIVATE, SPIS};
+use super::{Irq, Vgic, Wake, PHYSICAL_TIMER, PRIVATE, SPIS, VIRTUAL_TIMER};
 use gzvm_abi::uapi::{VGIC_DIST_SIZE, VGIC_REDIST_SIZE};
 
 const SGI_FRAME: u64 = 0x1_0000;
@@ -25,6 +25,11 @@ const IIDR_VALUE: u32 = 0x43b;
 const PIDR2_VALUE: u32 = 0x3b;
 /// Interrupt ids have 10 bits; no "1 of N" routing; no message-based interrupts.
 const TYPER_FIXED: u32 = 9 << 19 | 1 << 25;
+
+/// Whether an interrupt is edge- or level-triggered for good: software-generated ones and timers'.
+fn is_fixed(intid: u64) -> bool {
+    intid < 16 || intid == u64::from(VIRTUAL_TIMER) || intid == u64::from(PHYSICAL_TIMER)
+}
 
 /// Which frame an address is in, and where in it.
 enum Place {
@@ -76,10 +81,25 @@ impl Bit {
             Self::SetEnable => irq.enabled |= one,
             Self::ClearEnable => irq.enabled &= !one,
             Self::SetPending => irq.pending |= one,
-            Self::ClearPending => irq.pending &= !one,
+            Self::ClearPending if one => irq.clear_pending(),
             Self::SetActive => irq.active |= one,
-            Self::ClearActive => irq.active &= !one,
+            Self::ClearActive if one => irq.clear_active(),
+            Self::ClearPending | Self::ClearActive => (),
         }
+    }
+}
+
+/// Stores one interrupt's field of a register that distributor and redistributors have.
+fn store_field(irq: &mut Irq, offset: u64, intid: u64, field: u32) {
+    match (offset, bit_register(offset)) {
+        (_, Some((bit, _))) => bit.write(irq, field != 0),
+        // CAST: eight bits, of which a GIC with five priority bits keeps five.
+        (0x400..0x800, _) => irq.priority = field as u8 & 0xf8,
+        _ if !is_fixed(intid) => {
+            irq.edge = field & 0b10 != 0;
+            irq.settle();
+        }
+        _ => (),
     }
 }
 
@@ -255,10 +275,14 @@ impl Vgic {
                 self.reach_all()
             }
             IROUTER..0x8000 if offset.is_multiple_of(8) => {
+                let mut wake = self.reach_all();
                 if let Some(irq) = self.visible_mut(0, (offset - IROUTER) / 8, true) {
                     irq.route = value & 0x80ff_ffff;
+                    let irq = *irq;
+                    wake.add(self.reach_listed(&irq, true));
                 }
-                self.reach_all()
+                wake.add(self.reach_all());
+                wake
             }
             _ => self.store_common(0, offset, value, mask, true),
         }
@@ -272,39 +296,26 @@ impl Vgic {
         mask: u32,
         shared: bool,
     ) -> Wake {
-        match offset {
-            0x080..0x400 => {
-                let Some((bit, index)) = bit_register(offset) else { return Wake::default() };
-                for n in (0..32).filter(|n| mask & (1 << n) != 0) {
-                    if let Some(irq) = self.visible_mut(vcpu, index * 32 + n, shared) {
-                        bit.write(irq, value & (1 << n) != 0);
-                    }
-                }
-            }
-            0x400..0x800 => {
-                for n in (0..4).filter(|n| mask & (0xff << (n * 8)) != 0) {
-                    if let Some(irq) = self.visible_mut(vcpu, offset - 0x400 + n, shared) {
-                        // CAST: eight bits, of which a GIC with five priority bits keeps five.
-                        irq.priority = (value >> (n * 8)) as u8 & 0xf8;
-                    }
-                }
-            }
-            0xc00..0xd00 => {
-                for n in (0..16).filter(|n| mask & (0b11 << (n * 2)) != 0) {
-                    let intid = (offset - 0xc00) * 4 + n;
-                    match self.visible_mut(vcpu, intid, shared) {
-                        Some(irq) if intid >= 16 => irq.edge = value & (2 << (n * 2)) != 0,
-                        _ => (),
-                    }
-                }
-            }
+        // Fields of a word, their bits, and the interrupt of the first.
+        let (count, width, first) = match offset {
+            0x080..0x400 => (32u32, 1u32, (offset & 0x7f) * 8),
+            0x400..0x800 => (4, 8, offset - 0x400),
+            0xc00..0xd00 => (16, 2, (offset - 0xc00) * 4),
             _ => return Wake::default(),
+        };
+        let mut wake = Wake::default();
+        let ones = u32::MAX >> (32 - width);
+        for n in (0..count).filter(|n| mask & (ones << (n * width)) != 0) {
+            let intid = first + u64::from(n);
+            let Some(irq) = self.visible_mut(vcpu, intid, shared) else { continue };
+            let before = *irq;
+            store_field(irq, offset, intid, (value >> (n * width)) & ones);
+            let irq = *irq;
+            // In another vCPU's list register it would go on as it was.
+            wake.add(self.reach_listed(&irq, irq != before));
         }
-        if shared {
-            self.reach_all()
-        } else {
-            self.reach_if_pending(vcpu)
-        }
+        wake.add(if shared { self.reach_all() } else { self.reach_if_pending(vcpu) });
+        wake
     }
 
     fn reach_if_pending(&self, vcpu: usize) -> Wake {

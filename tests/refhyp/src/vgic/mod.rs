@@ -4,6 +4,8 @@
 //! | file | subject |
 //! | --- | --- |
 //! | `mod.rs` | interrupts, who waits for them, software-generated ones |
+//! | `irq.rs` | the state of one interrupt |
+//! | `lines.rs` | pulses, levels, ends of interrupts |
 //! | `frames.rs` | the registers of distributor and redistributors |
 //! | `lists.rs` | list registers: what the hardware holds while a vCPU runs |
 //!
@@ -11,13 +13,19 @@
 //! them back when it stops. A change that such a vCPU must see makes its CPU leave the guest.
 
 mod frames;
+#[cfg(test)]
+mod histories;
+mod irq;
+mod lines;
 mod lists;
 #[cfg(test)]
 mod tests;
 
+pub use lines::{Level, Line};
 pub use lists::{Lists, MAX_LISTS};
 
 use crate::vm::MAX_VCPUS;
+use irq::{note, Irq};
 
 /// Shared interrupts of a VM.
 pub const SPIS: usize = 256;
@@ -28,39 +36,6 @@ pub const VIRTUAL_TIMER: u32 = 27;
 /// The physical timer's PPI.
 pub const PHYSICAL_TIMER: u32 = 30;
 
-/// One interrupt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Irq {
-    enabled: bool,
-    /// Latched: a pulse or a software-generated interrupt that was not taken yet.
-    pending: bool,
-    /// A level-sensitive line of the hypervisor's own (timers).
-    line: bool,
-    active: bool,
-    edge: bool,
-    group1: bool,
-    priority: u8,
-    /// Shared interrupts: the affinity bits 23:0 and the "any" bit of the route register.
-    route: u32,
-}
-
-impl Irq {
-    const NEW: Self = Self {
-        enabled: false,
-        pending: false,
-        line: false,
-        active: false,
-        edge: false,
-        group1: false,
-        priority: 0,
-        route: 0,
-    };
-
-    fn is_pending(self) -> bool {
-        self.pending || self.line
-    }
-}
-
 /// One vCPU's part.
 #[derive(Clone, Copy, Debug)]
 struct Cpu {
@@ -69,10 +44,16 @@ struct Cpu {
     sleeping: bool,
     /// The physical CPU that runs it, plus 1; 0 for none.
     running_on: u8,
+    /// Ends of interrupts that the host has to be told of.
+    ends: u16,
+    /// vCPUs that run nowhere and got an interrupt from this one's list registers: the host has to
+    /// run them.
+    owed: u32,
 }
 
 impl Cpu {
-    const NEW: Self = Self { private: [Irq::NEW; PRIVATE], sleeping: false, running_on: 0 };
+    const NEW: Self =
+        Self { private: [Irq::NEW; PRIVATE], sleeping: false, running_on: 0, ends: 0, owed: 0 };
 }
 
 /// vCPUs to wake, by what has to be done.
@@ -151,6 +132,12 @@ impl Vgic {
             cpu.private.iter_mut().take(16).for_each(|irq| irq.edge = true);
             cpu.sleeping = true;
         }
+        let forget = |irq: &mut Irq| {
+            if irq.ended_by == note(vcpu) {
+                irq.ended_by = 0;
+            }
+        };
+        self.spis.iter_mut().for_each(forget);
     }
 
     /// Places the distributor's registers. False if they are placed already.
@@ -194,6 +181,12 @@ impl Vgic {
         (vcpu < self.vcpus).then_some(vcpu)
     }
 
+    /// The vCPU that a shared interrupt concerns: while it is active, the one that took it.
+    fn holder(&self, irq: &Irq) -> Option<usize> {
+        let taken = usize::from(irq.active_on).checked_sub(1).filter(|_| irq.active);
+        taken.or_else(|| self.target(irq))
+    }
+
     /// How to reach a vCPU that something became pending for.
     fn reach(&self, vcpu: usize) -> Wake {
         let Some(cpu) = self.cpus.get(vcpu) else { return Wake::default() };
@@ -207,21 +200,6 @@ impl Vgic {
     /// How to reach a vCPU, whatever for.
     pub fn reach_vcpu(&self, vcpu: usize) -> Wake {
         self.reach(vcpu)
-    }
-
-    /// A pulse on a shared interrupt, counted from 0. `None` if there is no such interrupt.
-    pub fn pulse(&mut self, spi: u32) -> Option<Wake> {
-        let index = usize::try_from(spi).ok()?;
-        self.spis.get_mut(index)?.pending = true;
-        let target = self.spis.get(index).and_then(|irq| self.target(irq));
-        Some(target.map_or(Wake::default(), |vcpu| self.reach(vcpu)))
-    }
-
-    /// The line of a private interrupt of the vCPU that asks.
-    pub fn set_line(&mut self, vcpu: usize, intid: u32, high: bool) {
-        if let Some(irq) = self.irq_mut(vcpu, intid) {
-            irq.line = high;
-        }
     }
 
     /// A write to ICC_SGI1R_EL1 by `sender`: makes a software-generated interrupt pending.
@@ -250,8 +228,13 @@ impl Vgic {
         self.groups & (1 << u8::from(irq.group1)) != 0
     }
 
+    /// Whether an interrupt is pending and the guest wants it.
+    fn wanted(&self, irq: &Irq) -> bool {
+        irq.enabled && irq.is_pending() && self.group_enabled(irq)
+    }
+
     fn deliverable(&self, irq: &Irq) -> bool {
-        irq.enabled && irq.is_pending() && !irq.active && self.group_enabled(irq)
+        self.wanted(irq) && !irq.active
     }
 
     /// Ids and states of the interrupts that concern a vCPU.
@@ -261,7 +244,9 @@ impl Vgic {
             .spis
             .iter()
             .enumerate()
-            .filter(move |(_, irq)| (irq.pending || irq.active) && self.target(irq) == Some(vcpu))
+            .filter(move |(_, irq)| {
+                (irq.is_pending() || irq.active) && self.holder(irq) == Some(vcpu)
+            })
             .map(|(index, irq)| (spi_intid(index), irq));
         (0u32..).zip(private).chain(shared)
     }

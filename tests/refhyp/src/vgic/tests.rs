@@ -173,3 +173,57 @@ fn private_registers_are_not_in_the_distributor() {
     assert_eq!(gic.load(REDIST + SGI + 0x100, 4), 0xffff_ffff);
     assert_eq!(gic.load(REDIST + SGI + 0xc00, 4), 0xaaaa_aaaa);
 }
+
+#[test]
+fn a_level_that_falls_is_not_taken_any_more() {
+    let mut gic = controller();
+    let level = |high| Level { high, report_end: false };
+    assert_eq!(gic.set_level(Line::Shared(7), level(true)).map(|w| w.asleep), Some(1));
+    let lists = gic.enter(0, 3, 4);
+    assert_eq!(ids(&lists), [39]);
+    let wake = gic.set_level(Line::Shared(7), level(false));
+    assert_eq!(wake, Some(Wake { targets: 0, kicks: 1 << 3, asleep: 0 }));
+    gic.leave(0, &lists, 0);
+    assert!(!gic.has_pending(0));
+    for line in
+        [Line::Shared(256), Line::Private(0, 15), Line::Private(0, 27), Line::Private(0, 32)]
+    {
+        assert_eq!(gic.set_level(line, level(true)), None, "{line:?}");
+    }
+    assert!(gic.set_level(Line::Private(1, 31), level(true)).is_some() && gic.has_pending(1));
+}
+
+#[test]
+fn timers_stay_level_triggered() {
+    let mut gic = controller();
+    gic.store(REDIST + SGI + 0xc04, 4, 0xffff_ffff);
+    assert_eq!(gic.load(REDIST + SGI + 0xc04, 4), 0xaaaa_aaaa & !(2 << 22 | 2 << 28));
+}
+
+#[test]
+fn another_vcpu_can_deactivate_and_that_is_an_end() {
+    let mut gic = controller();
+    let level = Level { high: true, report_end: true };
+    gic.set_level(Line::Shared(7), level).expect("a line");
+    let mut lists = gic.enter(0, 3, 4);
+    set_state(&mut lists, 0, 0b10);
+    gic.set_level(Line::Shared(7), Level { high: false, ..level }).expect("a line");
+    assert_eq!(gic.deactivate(1, 39), Wake { targets: 0, kicks: 1 << 3, asleep: 0 });
+    gic.leave(0, &lists, 0);
+    assert_eq!(gic.load(DIST + 0x304, 4), 0);
+    assert_eq!(gic.take_end(0), Some(39));
+}
+
+#[test]
+fn a_shared_interrupt_that_moves_is_in_one_place() {
+    let mut gic = controller();
+    gic.pulse(7);
+    let lists = gic.enter(0, 3, 4);
+    let wake = gic.store(DIST + 0x6000 + 8 * 39, 8, 1);
+    assert_eq!(wake.kicks, 1 << 3);
+    assert_eq!(gic.enter(1, 2, 4).used, 0, "vCPU 0 still has it");
+    let moved = gic.leave(0, &lists, 0);
+    assert_eq!(moved, Wake { targets: 2, kicks: 1 << 2, asleep: 0 });
+    gic.leave(1, &Lists::default(), 0);
+    assert_eq!(ids(&gic.enter(1, 2, 4)), [39]);
+}

@@ -12,6 +12,7 @@
 //! | `vmm.rs` | a VM with its pages and vCPUs, for the tests |
 //! | `calls.rs` | host calls, with good and bad arguments |
 //! | `guests.rs` | small guests, protected and not |
+//! | `levels.rs` | interrupts with levels, reports of ends |
 //! | `ranges.rs` | unmapping under a guest |
 //! | `linux.rs`, `guest_tree.rs`, `uart.rs` | a Linux guest (`refhyp.linux-guest`) |
 
@@ -20,6 +21,7 @@ mod el1;
 mod gic;
 mod guest_tree;
 mod guests;
+mod levels;
 mod linux;
 mod ranges;
 mod uart;
@@ -116,6 +118,7 @@ extern "C" fn main(_protected: u64, strict: u64) -> ! {
     guests::run(&mut report, strict != 0);
     if strict == 0 {
         ranges::run(&mut report);
+        levels::run(&mut report);
     }
     report.finish()
 }

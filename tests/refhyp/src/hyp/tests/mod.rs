@@ -4,6 +4,7 @@
 
 #[cfg(feature = "test-hooks")]
 mod faults;
+mod lines;
 mod ranges;
 
 use super::*;
