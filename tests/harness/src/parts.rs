@@ -21,7 +21,7 @@ const GUESTS: &str = "usr/share/gzvm/guests";
 /// Applets of the Linux guest; the host installs all of them when it boots.
 const GUEST_APPLETS: &[&str] = &[
     "cat", "cut", "dd", "dmesg", "echo", "free", "grep", "head", "hexdump", "insmod", "ls",
-    "mkdir", "mount", "poweroff", "reboot", "sed", "sh", "sleep", "tr", "uname",
+    "md5sum", "mkdir", "mount", "poweroff", "reboot", "sed", "sh", "sleep", "tr", "uname", "yes",
 ];
 
 /// Everything that a boot needs.
@@ -56,7 +56,10 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     let tests = cargo::build(project, &linux, "test", DEVICE_TESTS, &["--no-run"], "tests")?;
     let usual = kernel::build(project, &fetcher, Variant::Usual)?;
     let guest_image = usual.image.clone();
-    let guest = linux_guest(project, &usual, &busybox)?;
+    let mut guest = linux_guest(project, &usual, &busybox)?;
+    for program in &cargo::build(project, &linux, "build", GUEST_PROGRAMS, &["--bins"], "guest")? {
+        install(project, &mut guest, program, "bin")?;
+    }
     let kernel = match variant {
         Variant::Usual => usual,
         Variant::Debug => kernel::build(project, &fetcher, variant)?,
@@ -71,7 +74,7 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     for program in &userland {
         install(project, &mut host, program, "usr/bin")?;
     }
-    for program in &tests {
+    for program in tests.iter().filter(|program| program.is_test) {
         install(project, &mut host, program, "usr/libexec/gzvm/tests")?;
     }
     host.file(&format!("{GUESTS}/Image"), &guest_image)?;
@@ -87,7 +90,9 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
 /// Packages with programs for the host.
 const USERLAND: &[&str] = &["gzvm-demo", "gzvm-vmm", "vm"];
 /// Packages with tests that run in the machine.
-const DEVICE_TESTS: &[&str] = &["gzvm-device-test"];
+const DEVICE_TESTS: &[&str] = &["gzvm-device-test", "gzvm-vmm-test"];
+/// Packages with programs for the Linux guest.
+const GUEST_PROGRAMS: &[&str] = &["gzvm-vmm-test"];
 
 fn bare_metal(project: &Project) -> Result<(PathBuf, PathBuf, PathBuf)> {
     let recipe = toolchain::bare_metal()?;

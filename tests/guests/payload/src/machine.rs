@@ -22,6 +22,8 @@ pub struct Machine<'a> {
     pub cpus: Cpus,
     /// Address of the console's registers, a 16550.
     pub uart: u64,
+    /// Address of the stall detector's registers, if there is one.
+    pub stall_detector: Option<u64>,
     /// GICv3, if there is one.
     pub gic: Option<Gic>,
     /// The command line.
@@ -84,6 +86,8 @@ impl<'a> Machine<'a> {
             memory: memory(fdt)?,
             cpus: cpus(fdt)?,
             uart: console(fdt).unwrap_or(DEFAULT_UART),
+            stall_detector: find(fdt.root(), "qemu,vcpu-stall-detector")
+                .and_then(|[first, _]| first),
             gic: find(fdt.root(), "arm,gic-v3").and_then(|addresses| match addresses {
                 [Some(distributor), Some(redistributors)] => {
                     Some(Gic { distributor, redistributors })

@@ -15,6 +15,10 @@ pub enum Mode {
     Spin,
     /// Sleep for ever.
     Idle,
+    /// Start the stall detector and compute for ever.
+    Stall,
+    /// Compute for ever and reload the stall detector meanwhile.
+    Watched,
 }
 
 impl Mode {
@@ -31,6 +35,8 @@ impl Mode {
             Some("panic") => Ok(Self::Panic),
             Some("spin") => Ok(Self::Spin),
             Some("idle") => Ok(Self::Idle),
+            Some("stall") => Ok(Self::Stall),
+            Some("watched") => Ok(Self::Watched),
             Some(other) => Err(other),
         }
     }
@@ -43,6 +49,8 @@ impl Mode {
             Self::Panic => "panic",
             Self::Spin => "spin",
             Self::Idle => "idle",
+            Self::Stall => "stall",
+            Self::Watched => "watched",
         }
     }
 }

@@ -5,6 +5,7 @@ mod board;
 mod console;
 mod cpus;
 mod exceptions;
+mod stall;
 mod start;
 mod timer;
 
@@ -15,6 +16,7 @@ use payload::machine::Machine;
 use payload::mode::Mode;
 use payload::page::Page;
 use payload::{hello, say, secret, DONE};
+use stall::StallDetector;
 
 /// The page that is shared in one mode and kept secret in another.
 static PAGE: Page = Page::zeroed();
@@ -26,11 +28,11 @@ fn main(dtb: &'static [u8]) -> ! {
         // There is no console yet; the panic resets the VM.
         Err(error) => panic!("{error}"),
     };
-    let refusal = guard_console_in(machine.uart).err();
+    let refusal = guard_in(&machine).err();
     let mut board = Board::new(machine.clone());
     let mode = match Mode::from_command_line(machine.command_line) {
         Ok(mode) => mode,
-        Err(word) => panic!("mode={word} is unknown: use hello, secret, panic, spin or idle"),
+        Err(word) => panic!("mode={word} is unknown: it names no mode"),
     };
     say!(&mut board, "payload: gzvm payload {}, mode {}", env!("CARGO_PKG_VERSION"), mode.name());
     if let Some(error) = refusal {
@@ -41,13 +43,15 @@ fn main(dtb: &'static [u8]) -> ! {
     power_off()
 }
 
-/// Makes the console's page reachable: under GenieZone, a guest says which pages the host may
+/// Makes the devices' pages reachable: under GenieZone, a guest says which pages the host may
 /// emulate devices in.
-fn guard_console_in(uart: u64) -> Result<(), gzvm_guest::Error> {
+fn guard_in(machine: &Machine<'_>) -> Result<(), gzvm_guest::Error> {
     let geniezone = GenieZone::detect(Hypervisor)?;
     let guard = geniezone.enroll_mmio_guard()?;
     let granule = guard.granule();
-    guard.map(uart - uart % granule, granule)?.keep();
+    for address in [Some(machine.uart), machine.stall_detector].into_iter().flatten() {
+        guard.map(address - address % granule, granule)?.keep();
+    }
     Ok(())
 }
 
@@ -73,6 +77,7 @@ fn run(board: &mut Board<'_>, machine: &Machine<'_>, mode: Mode) {
                 core::hint::black_box(round);
             }
         }
+        Mode::Stall | Mode::Watched => watched(board, machine, mode),
         Mode::Idle => {
             use payload::Platform;
             say!(board, "idle: sleeping");
@@ -80,6 +85,22 @@ fn run(board: &mut Board<'_>, machine: &Machine<'_>, mode: Mode) {
                 board.sleep(1000);
             }
         }
+    }
+}
+
+/// Computes for ever under the eyes of the stall detector, whose time is a second.
+fn watched(board: &mut Board<'_>, machine: &Machine<'_>, mode: Mode) {
+    use payload::Platform;
+    let Some(mut detector) = machine.stall_detector.and_then(StallDetector::new) else {
+        panic!("there is no stall detector");
+    };
+    detector.start(1000);
+    say!(board, "{}: running", mode.name());
+    for round in 1_u64.. {
+        let until = board.counter() + board.counter_frequency() / 10;
+        while board.counter() < until || mode == Mode::Stall {}
+        detector.reload();
+        say!(board, "watched: {round}");
     }
 }
 

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the host says about files, memory and processes.
+
+use anyhow::{bail, ensure, Context, Result};
+use nix::unistd::Pid;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long the host may take to see something that has happened already.
+const SETTLING: Duration = Duration::from_secs(30);
+
+/// The MD5 sum of a file, as busybox says it.
+pub fn md5(path: &Path) -> Result<String> {
+    let output = Command::new("md5sum").arg(path).output().context("md5sum")?;
+    ensure!(output.status.success(), "md5sum {}", path.display());
+    first_word(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// The first word of a text.
+pub fn first_word(text: &str) -> Result<String> {
+    Ok(text.split_whitespace().next().context("no word")?.to_owned())
+}
+
+/// A field of a file like `/proc/meminfo`: `name: number` or `name number`.
+pub fn field(file: &str, name: &str) -> Result<u64> {
+    let text = fs::read_to_string(file).with_context(|| file.to_owned())?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.and_then(|rest| rest.trim_start_matches(':').split_whitespace().next());
+    value.and_then(|value| value.parse().ok()).with_context(|| format!("no {name} in {file}"))
+}
+
+/// Pages that are pinned in the whole host.
+pub fn pinned() -> Result<i64> {
+    let count = |name| field("/proc/vmstat", name).map(u64::cast_signed);
+    Ok(count("nr_foll_pin_acquired")? - count("nr_foll_pin_released")?)
+}
+
+/// A process's resident anonymous memory in KiB: what a VMM grows by, apart from its guest.
+pub fn own_memory(pid: Pid) -> Result<u64> {
+    field(&format!("/proc/{pid}/status"), "RssAnon")
+}
+
+/// Waits until `done` says so.
+pub fn settles(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + SETTLING;
+    while !done()? {
+        if Instant::now() > deadline {
+            bail!("{what}: not within {} s", SETTLING.as_secs());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
