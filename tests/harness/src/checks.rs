@@ -22,10 +22,10 @@ use crate::ui::Step;
 pub fn run(project: &Project, results: &mut Results) -> Result<()> {
     results.add(form(project)?);
     results.add(lints(project)?);
-    // The device tests need a machine with GenieZone: they run in QEMU.
     // Those that need a machine with GenieZone run in QEMU.
     let in_qemu = ["--exclude", "gzvm-device-test", "--exclude", "gzvm-vmm-test"];
     cargo_test(project, results, &[&["--workspace"], &in_qemu[..]].concat(), "")?;
+    cargo_test(project, results, &["-p", "gzvm-vmm-test", "--lib"], " of VMM tests' parts")?;
     cargo_test(project, results, TEST_HYPERVISOR, " with test hooks")
 }
 
