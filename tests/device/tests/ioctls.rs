@@ -16,7 +16,7 @@ fn machine() -> Machine {
     Machine::new(1 << 20, guest::spin())
 }
 
-fn extensions_are_answered_through_the_pointer() {
+fn w33_extensions_are_answered_through_the_pointer() {
     let machine = machine();
     let bits = check_extension(&machine.device, cap::VM_GPA_SIZE).expect("VM_GPA_SIZE");
     assert!((40..=52).contains(&bits), "{bits} bit guest addresses");
@@ -276,7 +276,7 @@ fn vm_without_memory_runs_into_an_exit() {
 fn main() {
     tests![
         Needs::Device => [
-            extensions_are_answered_through_the_pointer,
+            w33_extensions_are_answered_through_the_pointer,
             unknown_ioctls_are_not_there,
             bad_addresses_are_faults,
             w01_internal_capabilities_are_refused,

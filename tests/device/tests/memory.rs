@@ -179,24 +179,6 @@ fn w05_a_page_that_comes_back_brings_in_no_other() {
     assert_eq!(machine.ram.read(kept), 33);
 }
 
-/// Leaves many free pages behind with a pattern in them.
-fn dirty_free_pages() {
-    let used = Mapping::anonymous(128 * MIB);
-    for offset in (0..128 * MIB).step_by(8) {
-        used.write(offset, 0xa5a5_a5a5_a5a5_a5a5);
-    }
-}
-
-fn w10_nothing_old_reaches_the_hypervisor() {
-    dirty_free_pages();
-    let machine = bare();
-    let at = machine.ram.address();
-    for slot in 0..8 {
-        let offset = u64::from(slot) * 16 * PAGE;
-        assert_eq!(set_region(&machine.vm, slot, RAM + offset, 16 * PAGE, at + offset), Ok(()));
-    }
-}
-
 fn mapped_slots_cannot_be_deleted_without_unmap() {
     let machine = Machine::new(4 * MIB, guest::poke());
     let mut vcpu = machine.boot_vcpu(&[0, 22]);
@@ -252,7 +234,7 @@ fn faults_outside_of_all_slots_are_mmio() {
     }
 }
 
-fn unmapped_user_memory_ends_in_an_exception_not_in_a_crash() {
+fn w37_unmapped_user_memory_ends_in_an_exception() {
     let machine = Machine::new(8 * MIB, guest::poke());
     let mut vcpu = machine.boot_vcpu(&[0, 22]);
     let hole = Mapping::anonymous(2 * MIB);
@@ -299,12 +281,11 @@ fn main() {
             w24_slots_that_start_and_end_inside_blocks,
             w05_w24_a_page_changed_by_the_vmm_stays_the_guests,
             w05_a_page_that_comes_back_brings_in_no_other,
-            w10_nothing_old_reaches_the_hypervisor,
             mapped_slots_cannot_be_deleted_without_unmap,
             w30_pinned_pages_are_charged_and_given_back,
             w30_the_locked_memory_limit_holds,
             faults_outside_of_all_slots_are_mmio,
-            unmapped_user_memory_ends_in_an_exception_not_in_a_crash,
+            w37_unmapped_user_memory_ends_in_an_exception,
             relinquished_pages_are_unpinned_and_come_back,
         ],
     ]

@@ -13,6 +13,7 @@ use crate::project::Project;
 use crate::report::{Results, Suite};
 use crate::source;
 use crate::ui::Step;
+use crate::weaknesses;
 
 /// Runs all of it.
 ///
@@ -40,6 +41,7 @@ fn form(project: &Project) -> Result<Suite> {
         ("licence lines", source::licence_errors(&sources)),
         ("reasons for unsafe", source::safety_errors(&sources)),
         ("unsafe only in driver/kx", source::confinement_errors(&sources)),
+        ("docs/weaknesses.md is true", weaknesses::errors(&sources)),
     ];
     let cases = cases.map(|(name, errors)| case(name, &errors.join("\n")));
     Ok(suite("form", cases.into(), String::new(), started.elapsed()))

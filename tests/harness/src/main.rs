@@ -25,6 +25,7 @@ mod sections;
 mod source;
 mod toolchain;
 mod ui;
+mod weaknesses;
 
 use std::fs;
 use std::process::ExitCode;

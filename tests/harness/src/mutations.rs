@@ -63,7 +63,9 @@ impl Promise {
             Some((program.to_owned(), test.to_owned()))
         };
         let (program, test) = pair(text.lines().next()?.strip_prefix("Fails: ")?)?;
-        let head = || text.lines().take_while(|line| !line.starts_with("--- "));
+        let head = || {
+            text.lines().take_while(|line| !line.starts_with("--- ") && !line.starts_with("diff "))
+        };
         let field = |name: &str| head().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let variant = match field("Kernel:") {
             None => Variant::Usual,
