@@ -10,7 +10,7 @@ use crate::process;
 
 /// Files that carry a licence line in a comment.
 const WITH_LICENCE: &[&str] =
-    &["rs", "c", "h", "S", "sh", "bp", "te", "aidl", "toml", "config", "ld", "bazel"];
+    &["rs", "c", "h", "S", "sh", "bp", "te", "aidl", "toml", "config", "ld", "bazel", "rst"];
 const WITH_LICENCE_BY_NAME: &[&str] = &["Makefile", "Kbuild", "Kconfig", "init", "run"];
 /// Starts of executable scripts without an extension.
 const SCRIPT: &str = "#!/";
@@ -44,8 +44,10 @@ pub fn all(top: &Path) -> Result<Vec<Source>> {
 
 /// The licences that a file of ours may name: the kernel's for what becomes part of a kernel.
 fn licences(path: &str) -> &'static [&'static str] {
-    let dual = ["driver/abi/", "driver/model/", "include/uapi/"];
-    if dual.iter().any(|dir| path.starts_with(dir)) {
+    let dual = ["driver/abi/", "driver/model/"];
+    if path.starts_with("driver/include/uapi/") {
+        &["((GPL-2.0 WITH Linux-syscall-note) OR Apache-2.0)"]
+    } else if dual.iter().any(|dir| path.starts_with(dir)) {
         &["GPL-2.0 OR Apache-2.0"]
     } else if path.starts_with("driver/") {
         &["GPL-2.0", "GPL-2.0-only"]

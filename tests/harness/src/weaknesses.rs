@@ -161,7 +161,7 @@ fn program(path: &str) -> Option<&str> {
     [
         ("driver/model/", "model"),
         ("driver/kx/", "kunit"),
-        ("driver/abi/", "abi"),
+        ("driver/abi/tests/", "abi"),
         ("tests/refhyp/", "refhyp"),
         ("tests/harness/src/", "xtask"),
     ]
