@@ -44,6 +44,9 @@ pub trait Hardware {
     /// Fills the page at `pa` with zeros and cleans it to the point of coherency.
     fn wipe_page(&self, pa: u64);
 
+    /// Copies the page at `from` to the page at `to` and cleans that to the point of coherency.
+    fn copy_page(&self, from: u64, to: u64);
+
     /// Cleans and invalidates the page at `pa` to the point of coherency, so that a guest that
     /// runs without caches sees what the host wrote with them.
     fn clean_page(&self, pa: u64);

@@ -21,6 +21,7 @@ pub mod cmdline;
 pub mod context;
 pub mod dt;
 pub mod esr;
+pub mod firmware;
 pub mod guest;
 pub mod hostcall;
 pub mod hw;

@@ -28,6 +28,12 @@ impl Region {
         gfn >= self.gfn && gfn - self.gfn < self.pages
     }
 
+    /// Whether the hypervisor's firmware may go there.
+    pub const fn is_firmware(&self) -> bool {
+        // CAST: widening.
+        self.purpose == gzvm_abi::uapi::MEM_REGION_PROTECT_FW as u64
+    }
+
     /// Whether its pages stay the host's in a protected VM.
     pub const fn is_pool(&self) -> bool {
         // CAST: widening.

@@ -65,6 +65,10 @@ impl Hardware for FakeHardware {
         (pa..pa + 0x1000).step_by(8).for_each(|at| self.write(at, 0));
     }
 
+    fn copy_page(&self, from: u64, to: u64) {
+        (0..0x1000).step_by(8).for_each(|at| self.write(to + at, self.read(from + at)));
+    }
+
     fn clean_page(&self, _pa: u64) {}
 
     fn publish(&self) {}

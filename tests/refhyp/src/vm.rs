@@ -3,6 +3,7 @@
 
 use crate::context::{Fp, Regs, Sys, SYS_COUNT};
 use crate::esr::Access;
+use crate::firmware::WINDOW_PAGES;
 use crate::lock::Mutex;
 use crate::regions::{Region, Regions};
 use crate::timer::Timer;
@@ -92,6 +93,15 @@ pub struct Removal {
     pub seen: u64,
 }
 
+/// Where a VM's firmware goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// First guest frame.
+    pub gfn: u64,
+    /// Pages that have their final contents.
+    pub loaded: u64,
+}
+
 /// Configuration and life of a VM.
 #[derive(Debug)]
 pub struct State {
@@ -101,6 +111,10 @@ pub struct State {
     pub protected: bool,
     /// A vCPU has been run.
     pub ran: bool,
+    /// The first vCPU has been entered: the guest is itself responsible for what runs.
+    pub booted: bool,
+    /// The VM starts with the hypervisor's firmware.
+    pub firmware: Option<Window>,
     /// Page with frame numbers for MAP_GUEST_BLOCK, 0 for none.
     pub mailbox: u64,
     /// Counter value of the host at the guest's zero.
@@ -123,6 +137,8 @@ impl State {
         phase: Phase::Free,
         protected: false,
         ran: false,
+        booted: false,
+        firmware: None,
         mailbox: 0,
         counter_offset: 0,
         vcpus: 0,
@@ -138,6 +154,8 @@ impl State {
             phase,
             protected,
             ran,
+            booted,
+            firmware,
             mailbox,
             counter_offset,
             vcpus,
@@ -147,10 +165,17 @@ impl State {
             informed,
         } = self;
         *phase = Phase::Free;
-        (*protected, *ran) = (false, false);
+        (*protected, *ran, *booted, *firmware) = (false, false, false, None);
         (*mailbox, *counter_offset, *vcpus, *informed) = (0, 0, 0, 0);
         regions.clear();
         (*population, *removal) = (None, None);
+    }
+
+    /// Whether any of these frames is in the firmware's window, about which nothing changes.
+    pub fn in_firmware(&self, gfn: u64, pages: u64) -> bool {
+        self.firmware.is_some_and(|window| {
+            gfn < window.gfn + WINDOW_PAGES && window.gfn < gfn.saturating_add(pages)
+        })
     }
 
     /// The region that a guest frame is in.

@@ -101,6 +101,16 @@ impl Hardware for Real {
         clean_and_invalidate(pa, PAGE_SIZE);
     }
 
+    fn copy_page(&self, from: u64, to: u64) {
+        let source: *const u64 = pointer(from, PAGE_SIZE).cast();
+        let target: *mut u64 = pointer(to, PAGE_SIZE).cast();
+        for word in 0..512 {
+            // SAFETY: inside of the pages that `pointer` has checked; pages are aligned.
+            unsafe { target.add(word).write_volatile(source.add(word).read_volatile()) };
+        }
+        clean_and_invalidate(to, PAGE_SIZE);
+    }
+
     fn clean_page(&self, pa: u64) {
         clean_and_invalidate(pa, PAGE_SIZE);
     }

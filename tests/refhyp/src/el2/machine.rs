@@ -9,6 +9,7 @@ use buddy_system_allocator::LockedHeap;
 use refhyp::cmdline::Options;
 use refhyp::context::{Regs, SCTLR_RESET, START_PSTATE};
 use refhyp::dt::{self, Machine, Range};
+use refhyp::firmware::{self, Firmware};
 use refhyp::hw::PAGE_SIZE;
 use refhyp::hyp::Hypervisor;
 use refhyp::memory::Memory;
@@ -21,6 +22,7 @@ use spin::Once;
 
 /// All that the hypervisor keeps: from the start of RAM to the host's kernel.
 const OWN_SIZE: u64 = 64 << 20;
+const _: () = assert!(firmware::ADDRESS + firmware::WINDOW == HOST_IMAGE);
 /// Where the host's kernel is put by QEMU's generic loader.
 pub const HOST_IMAGE: u64 = 0x4400_0000;
 /// Largest device tree that is accepted.
@@ -93,11 +95,19 @@ pub extern "C" fn main(dtb: u64) -> ! {
     drop(new);
     let memory = take_memory(&machine, ram, own);
     let left = memory.pool_left();
-    HYPERVISOR.call_once(|| Hypervisor::new(Real, memory, &VMS, options, generator));
+    #[cfg(feature = "test-hooks")]
+    if options.selftest {
+        super::selftest::install_firmware();
+    }
+    let firmware = Firmware::find(&Real, firmware::ADDRESS);
+    HYPERVISOR.call_once(|| {
+        Hypervisor::new(Real, memory, &VMS, options, generator).with_firmware(firmware)
+    });
     log!(
-        "version 16.0.0, {} CPUs, {} MiB of RAM, {left} table pages{}",
+        "version 16.0.0, {} CPUs, {} MiB of RAM, {left} table pages, firmware of {} bytes{}",
         cpu::count(),
         (ram.end - ram.start) >> 20,
+        firmware.map_or(0, |firmware| firmware.size),
         if options.strict { ", strict" } else { "" }
     );
     start(&options, dtb)
@@ -180,7 +190,7 @@ fn take_memory(machine: &Machine, ram: Range, own: Range) -> Memory<'static> {
     };
     let bytes = (count * size_of::<Page>()) as u64;
     let pool = (image.end + bytes).next_multiple_of(PAGE_SIZE);
-    assert!(pool < own.end, "too much RAM for an ownership table in 64 MiB");
+    assert!(pool < firmware::ADDRESS, "too much RAM for an ownership table in 64 MiB");
     let table = image.end as *mut Page;
     for index in 0..count {
         let pa = (first + index as u64) * PAGE_SIZE;
@@ -195,7 +205,7 @@ fn take_memory(machine: &Machine, ram: Range, own: Range) -> Memory<'static> {
     // SAFETY: just initialised, and handed out once.
     let states = unsafe { core::slice::from_raw_parts_mut(table, count) };
     hardware::set_ranges(ram, Range { start: image.start, end: pool });
-    let pool = Pool::new(pool, own.end);
+    let pool = Pool::new(pool, firmware::ADDRESS);
     // Each CPU's worth of the host's own tables comes first: one for every 2 MiB of RAM.
     let host_tables = (ram.end - ram.start) >> 21;
     let quota = pool.left().saturating_sub(host_tables) / QUOTA_PART;

@@ -10,7 +10,7 @@ use refhyp::context::{Fp, Regs, Sys, SYS_COUNT};
 use refhyp::esr::Esr;
 use refhyp::guest::{Next, Trap};
 use refhyp::hostcall::Ids;
-use refhyp::hyp::{Exit, Hypervisor, Running};
+use refhyp::hyp::{Begin, Exit, Hypervisor, Running};
 use refhyp::inject::{self, Exception};
 use refhyp::memory::MAX_VMS;
 use refhyp::timer::Timer;
@@ -140,14 +140,16 @@ fn save_guest(running: &mut Running<'_>) {
     isb();
 }
 
-/// Runs a vCPU for the host; the results for x0 to x3.
-pub fn run(ids: Ids) -> [u64; 4] {
+/// Runs a vCPU for the host; the results for x0 to x3, or nothing if the host is to make the call
+/// again after its interrupts.
+pub fn run(ids: Ids) -> Option<[u64; 4]> {
     let hypervisor = hypervisor();
     let mut running = match hypervisor.begin_run(ids) {
-        Ok(Ok(running)) => running,
-        Ok(Err(exit)) => return [0, u64::from(exit.reason()), 0, 0],
+        Ok(Begin::Run(running)) => running,
+        Ok(Begin::Exit(exit)) => return Some([0, u64::from(exit.reason()), 0, 0]),
+        Ok(Begin::Again) => return None,
         // CAST: sign extension.
-        Err(status) => return [i64::from(status) as u64, 0, 0, 0],
+        Err(status) => return Some([i64::from(status) as u64, 0, 0, 0]),
     };
     let host = Host::save();
     gic::enable_own();
@@ -174,7 +176,7 @@ pub fn run(ids: Ids) -> [u64; 4] {
     save_guest(&mut running);
     host.load();
     hypervisor.report(&running, &exit, &shown);
-    [0, u64::from(exit.reason()), 0, 0]
+    Some([0, u64::from(exit.reason()), 0, 0])
 }
 
 /// Enters the guest once and handles what it stopped for.

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! ENABLE_CAP.
 
+use super::slots::frames;
 use super::{status_of, Hypervisor, Status};
+use crate::firmware::WINDOW;
 use crate::hostcall::{Answer, Call};
 use crate::hw::Hardware;
 use crate::memory::Progress;
 use crate::stage2::IPA_BITS;
 use crate::vgic::SPIS;
-use crate::vm::{Phase, Vm, MAX_VCPUS};
+use crate::vm::{Phase, State, Vm, Window, MAX_VCPUS};
 use gzvm_abi::{cap, ext, hvc, BLOCK_SIZE};
 
 /// Pages that become a VM's own in one slice of SET_PROTECTED_VM.
@@ -24,9 +26,11 @@ impl<H: Hardware> Hypervisor<'_, H> {
             cap::ENABLE_DEMAND_PAGING | cap::ENABLE_IDLE => self.live(call.vm()).map(|_| done),
             cap::BLOCK_BASED_DEMAND_PAGING => self.set_mailbox(call),
             cap::PROTECTED_VM => match call.x(3) {
-                // No firmware is installed, so none can be placed.
-                cap::PVM_SET_PVMFW_GPA => self.live(call.vm()).and(Err(hvc::ERR_NOT_SUPPORTED)),
-                cap::PVM_GET_PVMFW_SIZE => self.live(call.vm()).map(|_| done),
+                cap::PVM_SET_PVMFW_GPA => self.set_firmware(call),
+                cap::PVM_GET_PVMFW_SIZE => {
+                    self.live(call.vm())?;
+                    Ok(Answer::ok(self.firmware.map_or(0, |firmware| firmware.size), 0, 0))
+                }
                 cap::PVM_SET_PROTECTED_VM => self.set_protected(call),
                 _ => Err(hvc::ERR_INVALID_ARGS),
             },
@@ -66,6 +70,31 @@ impl<H: Hardware> Hypervisor<'_, H> {
         if state.ran {
             return Err(hvc::ERR_INVALID_ARGS);
         }
+        self.protect(slot, &mut state)
+    }
+
+    /// Makes the VM protected, and notes where its firmware goes: it is loaded, and the first
+    /// vCPU's start set, when that is first run.
+    fn set_firmware(&self, call: &Call) -> Result<Answer, Status> {
+        let id = call.vm().ok_or(hvc::ERR_INVALID_ARGS)?;
+        let (slot, _, mut state) = self.find(id, &[Phase::Live, Phase::Protecting])?;
+        self.firmware.ok_or(hvc::ERR_NOT_SUPPORTED)?;
+        let (gfn, pages) = frames(call.x(4), WINDOW)?;
+        if state.firmware.is_some_and(|window| window.gfn == gfn) {
+            return match state.protected {
+                true => Ok(Answer::ok(0, 0, 0)),
+                false => self.protect(slot, &mut state),
+            };
+        }
+        let region = state.region_of_range(gfn, pages).ok_or(hvc::ERR_INVALID_ARGS)?;
+        if state.phase != Phase::Live || state.protected || state.ran || !region.is_firmware() {
+            return Err(hvc::ERR_INVALID_ARGS);
+        }
+        state.firmware = Some(Window { gfn, loaded: 0 });
+        self.protect(slot, &mut state)
+    }
+
+    fn protect(&self, slot: usize, state: &mut State) -> Result<Answer, Status> {
         state.phase = Phase::Protecting;
         let pool = |ipa: u64| {
             state.region(ipa / crate::hw::PAGE_SIZE).is_some_and(|region| region.is_pool())

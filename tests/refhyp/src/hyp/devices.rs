@@ -81,6 +81,10 @@ impl<H: Hardware> Hypervisor<'_, H> {
         if state.protected && state.ran {
             return Err(hvc::ERR_NOT_SUPPORTED);
         }
+        // The first vCPU starts in the firmware; the others where the guest says.
+        if state.firmware.is_some() && id == reg::PC {
+            return Err(hvc::ERR_NOT_SUPPORTED);
+        }
         if self.options.strict && ids.vcpu != 0 && id != reg::PSTATE {
             return Err(hvc::ERR_INVALID_ARGS);
         }

@@ -59,6 +59,10 @@ impl<H: Hardware> Hypervisor<'_, H> {
         if vcpu.pages != 0 || call.x(2) == 0 {
             return Err(hvc::ERR_INVALID_ARGS);
         }
+        // A second first vCPU would start where the host wants, in the middle of a running guest.
+        if ids.vcpu == 0 && state.protected && state.booted {
+            return Err(hvc::ERR_NOT_SUPPORTED);
+        }
         self.memory.lock().pin(call.x(2), VCPU_PAGES).map_err(status_of)?;
         vcpu.pages = call.x(2);
         vcpu.reset();

@@ -22,9 +22,10 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-pub use run::{Exit, Running};
+pub use run::{Begin, Exit, Running};
 
 use crate::cmdline::Options;
+use crate::firmware::Firmware;
 use crate::hostcall::{index, Answer, Call};
 use crate::hw::Hardware;
 use crate::lock::{Mutex, MutexGuard};
@@ -53,6 +54,8 @@ pub struct Hypervisor<'a, H> {
     pub options: Options,
     /// Random numbers for guests.
     pub generator: Mutex<Generator>,
+    /// What protected VMs can be started with.
+    firmware: Option<Firmware>,
     /// The VM id given last.
     last_id: Mutex<u16>,
     /// Calls that are to fail (test builds).
@@ -93,9 +96,15 @@ impl<'a, H: Hardware> Hypervisor<'a, H> {
             vms,
             options,
             generator: Mutex::new(generator),
+            firmware: None,
             last_id: Mutex::new(0),
             plan: Mutex::new(Plan::new(options.faults)),
         }
+    }
+
+    /// The same with firmware for protected VMs.
+    pub fn with_firmware(self, firmware: Option<Firmware>) -> Self {
+        Self { firmware, ..self }
     }
 
     /// Extensions that are offered.

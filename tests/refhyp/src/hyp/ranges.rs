@@ -42,6 +42,9 @@ impl<H: Hardware> Hypervisor<'_, H> {
         let (slot, _, mut state) = self.live(call.vm())?;
         let (gfn, pages) = frames(call.x(3), call.x(4))?;
         state.regions.exactly(gfn, pages).ok_or(hvc::ERR_INVALID_ARGS)?;
+        if state.in_firmware(gfn, pages) {
+            return Err(hvc::ERR_INVALID_ARGS);
+        }
         let before = state.removal.take().filter(|removal| removal.gfn == gfn);
         let seen = before.map_or(0, |removal| removal.seen);
         let (presence, more) = self

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! RUN: what comes before the guest is entered, and what the host is told afterwards.
 
-use super::{Hypervisor, Status};
+use super::{status_of, Hypervisor, Status};
+use crate::context::START_PSTATE;
 use crate::hostcall::Ids;
 use crate::hw::{Hardware, PAGE_SIZE};
 use crate::lock::MutexGuard;
+use crate::memory::Loaded;
 use crate::timer::idle_delay;
 use crate::vgic::Lists;
-use crate::vm::{Pending, Phase, Power, Vcpu, Vm};
+use crate::vm::{Pending, Phase, Power, State, Vcpu, Vm};
 use gzvm_abi::hvc;
 use gzvm_abi::run::{self, Event, Exception, HwState, Hypercall, Mmio, Run, EXCEPTION_PAGE_FAULT};
 use zerocopy::{FromZeros, IntoBytes};
@@ -86,21 +88,50 @@ pub struct Running<'a> {
     pub counter_offset: u64,
 }
 
+/// What became of a RUN.
+pub enum Begin<'a> {
+    /// The vCPU is to be entered.
+    Run(Running<'a>),
+    /// It is not; the host has been told why.
+    Exit(Exit),
+    /// Not yet: interrupts are let in, then the host makes the same call again.
+    Again,
+}
+
+/// What became of the preparations for the first entry.
+enum Boot {
+    /// Done.
+    Ready,
+    /// To be continued.
+    Again,
+    /// The host has to bring memory first.
+    Missing(u64),
+}
+
 impl<'a, H: Hardware> Hypervisor<'a, H> {
-    /// Takes a vCPU to run it. `Ok(Err(exit))` means that it does not run now.
-    pub fn begin_run(&self, ids: Ids) -> Result<Result<Running<'a>, Exit>, Status> {
+    /// Takes a vCPU to run it.
+    pub fn begin_run(&self, ids: Ids) -> Result<Begin<'a>, Status> {
         let vm = self
             .vms
             .iter()
             .find(|vm| ids.vm != 0 && vm.id.load(core::sync::atomic::Ordering::Acquire) == ids.vm);
         let vm: &'a Vm = vm.ok_or(hvc::ERR_INVALID_ARGS)?;
         let vcpu = vm.vcpus.get(ids.vcpu).ok_or(hvc::ERR_INVALID_ARGS)?;
-        let vcpu = vcpu.try_lock().ok_or(hvc::ERR_BUSY)?;
+        let mut vcpu = vcpu.try_lock().ok_or(hvc::ERR_BUSY)?;
         let (slot, _, mut state) = self.find(ids.vm, &[Phase::Live])?;
         if vcpu.pages == 0 {
             return Err(hvc::ERR_INVALID_ARGS);
         }
         state.ran = true;
+        let missing = if ids.vcpu == 0 && !state.booted {
+            match self.boot(slot, &mut state, &mut vcpu)? {
+                Boot::Again => return Ok(Begin::Again),
+                Boot::Missing(ipa) => Some(Exit::Fault(ipa)),
+                Boot::Ready => None,
+            }
+        } else {
+            None
+        };
         let mut running = Running {
             slot,
             vm,
@@ -110,13 +141,39 @@ impl<'a, H: Hardware> Hypervisor<'a, H> {
             counter_offset: state.counter_offset,
         };
         drop(state);
-        if !self.power_on(&mut running) {
-            let exit = Exit::Idle(idle_delay([None, None], self.hw.frequency()));
-            self.report(&running, &exit, &Lists::default());
-            return Ok(Err(exit));
+        let exit = match missing {
+            None if self.power_on(&mut running) => {
+                self.complete(&mut running);
+                return Ok(Begin::Run(running));
+            }
+            None => Exit::Idle(idle_delay([None, None], self.hw.frequency())),
+            Some(exit) => exit,
+        };
+        self.report(&running, &exit, &Lists::default());
+        Ok(Begin::Exit(exit))
+    }
+
+    /// Prepares a VM for the first entry of its first vCPU.
+    fn boot(&self, slot: usize, state: &mut State, vcpu: &mut Vcpu) -> Result<Boot, Status> {
+        if let (Some(window), Some(firmware)) = (&mut state.firmware, &self.firmware) {
+            let mut memory = self.memory.lock();
+            let loaded = memory.load(&self.hw, slot, firmware, window.gfn, window.loaded);
+            match loaded.map_err(status_of)? {
+                Loaded::All => (),
+                Loaded::UpTo(page) => {
+                    window.loaded = page;
+                    return Ok(Boot::Again);
+                }
+                Loaded::Missing(page) => {
+                    window.loaded = page;
+                    return Ok(Boot::Missing((window.gfn + page) * PAGE_SIZE));
+                }
+            }
+            vcpu.regs.pc = window.gfn * PAGE_SIZE;
+            vcpu.regs.pstate = START_PSTATE;
         }
-        self.complete(&mut running);
-        Ok(Ok(running))
+        state.booted = true;
+        Ok(Boot::Ready)
     }
 
     /// Starts a vCPU that another one has started. False if it is off.

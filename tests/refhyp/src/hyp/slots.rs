@@ -47,9 +47,10 @@ impl<H: Hardware> Hypervisor<'_, H> {
         {
             return Err(hvc::ERR_INVALID_ARGS);
         }
+        let fixed = state.in_firmware(gfn, pages);
         let ran = state.ran;
         let region = add_region(&mut state, gfn, pages)?;
-        if region.registered && region.purpose != call.x(4) && ran {
+        if region.purpose != call.x(4) && (fixed || region.registered && ran) {
             return Err(hvc::ERR_INVALID_ARGS);
         }
         region.purpose = call.x(4);

@@ -9,6 +9,7 @@ mod audit;
 mod bulk;
 mod guest;
 mod host;
+mod load;
 mod range;
 mod share;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 
 pub use audit::Audit;
 pub use host::{HostAccess, HostFault};
+pub use load::Loaded;
 pub use range::Presence;
 
 use crate::hw::{Hardware, Space, PAGE_SIZE};

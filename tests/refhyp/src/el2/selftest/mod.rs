@@ -12,12 +12,14 @@
 //! | `vmm.rs` | a VM with its pages and vCPUs, for the tests |
 //! | `calls.rs` | host calls, with good and bad arguments |
 //! | `guests.rs` | small guests, protected and not |
+//! | `firmware.rs` | a protected VM that starts with firmware |
 //! | `levels.rs` | interrupts with levels, reports of ends |
 //! | `ranges.rs` | unmapping under a guest |
 //! | `linux.rs`, `guest_tree.rs`, `uart.rs` | a Linux guest (`refhyp.linux-guest`) |
 
 mod calls;
 mod el1;
+mod firmware;
 mod gic;
 mod guest_tree;
 mod guests;
@@ -26,6 +28,8 @@ mod linux;
 mod ranges;
 mod uart;
 mod vmm;
+
+pub use firmware::install as install_firmware;
 
 use super::hardware::Real;
 use super::sysreg::{isb, write};
@@ -116,6 +120,7 @@ extern "C" fn main(_protected: u64, strict: u64) -> ! {
     let mut report = el1::Report::new();
     calls::run(&mut report, strict != 0);
     guests::run(&mut report, strict != 0);
+    firmware::run(&mut report);
     if strict == 0 {
         ranges::run(&mut report);
         levels::run(&mut report);

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "test-hooks")]
 mod faults;
+mod firmware;
 mod lines;
 mod ranges;
 
@@ -29,12 +30,17 @@ const BACKING: u64 = FIRST + 16;
 
 /// A hypervisor with everything it needs, leaked: tests are short.
 fn hypervisor(options: Options) -> Hypervisor<'static, FakeHardware> {
-    let hw = FakeHardware::new(FIRST * PAGE_SIZE, ALL_PAGES as usize);
-    let states: Vec<Page> = (0..ALL_PAGES)
-        .map(|n| if n < HOST_PAGES { Page::FREE } else { Page::Hypervisor })
-        .collect();
-    let host_end = (FIRST + HOST_PAGES) * PAGE_SIZE;
-    let pool = Pool::new(host_end, (FIRST + ALL_PAGES) * PAGE_SIZE);
+    machine(options, HOST_PAGES)
+}
+
+/// The same with a host of so many pages.
+fn machine(options: Options, host_pages: u64) -> Hypervisor<'static, FakeHardware> {
+    let all = host_pages + ALL_PAGES - HOST_PAGES;
+    let hw = FakeHardware::new(FIRST * PAGE_SIZE, all as usize);
+    let states: Vec<Page> =
+        (0..all).map(|n| if n < host_pages { Page::FREE } else { Page::Hypervisor }).collect();
+    let host_end = (FIRST + host_pages) * PAGE_SIZE;
+    let pool = Pool::new(host_end, (FIRST + all) * PAGE_SIZE);
     let pages = Pages::new(FIRST, states.leak());
     let mut memory = Memory::new(&hw, pages, pool, 16).expect("room");
     memory.map_identity(&hw, BUFFER, host_end, Kind::Memory).expect("identity map");
@@ -86,7 +92,8 @@ fn data_abort(write: bool) -> u64 {
 
 fn begin<'a>(hyp: &Hypervisor<'a, FakeHardware>, id: u64) -> Running<'a> {
     let ids = crate::hostcall::Ids { vm: id as u16, vcpu: 0 };
-    hyp.begin_run(ids).expect("runs").expect("is on")
+    let Ok(Begin::Run(running)) = hyp.begin_run(ids) else { panic!("{ids:?} does not run") };
+    running
 }
 
 fn hvc_call(hyp: &Hypervisor<'_, FakeHardware>, run: &mut Running<'_>, x: &[u64]) -> Next {
