@@ -35,6 +35,8 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     layout_suite(project, &parts, results);
     let selftest = machine(&parts, true);
     boot_tests(project, &selftest, "selftest", "refhyp.selftest", SELFTEST_LIMITS, results)?;
+    let strict = "refhyp.selftest refhyp.strict";
+    boot_tests(project, &selftest, "selftest strict", strict, SELFTEST_LIMITS, results)?;
     let device = DEVICE;
     let default = format!("{device} {KUNIT}");
     boot_tests(project, &machine(&parts, true), "default", &default, DEVICE_LIMITS, results)?;

@@ -34,6 +34,8 @@ pub struct Parts {
     pub refhyp: PathBuf,
     /// The hypervisor with its self-test and the hooks that tests need.
     pub refhyp_test: PathBuf,
+    /// What the hypervisor starts protected VMs with, if there is such a file.
+    pub firmware: PathBuf,
     /// The host's initramfs.
     pub initramfs: PathBuf,
 }
@@ -84,7 +86,8 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     // Not compressed: the machine would take longer to unpack it than to read it.
     let initramfs = project.out().join(format!("host-initramfs{}.cpio", variant.suffix()));
     write_if_changed(&initramfs, host.write(Vec::new())?)?;
-    Ok(Parts { variant, kernel, refhyp, refhyp_test, initramfs })
+    let firmware = project.out().join("pvmfw.img");
+    Ok(Parts { variant, kernel, refhyp, refhyp_test, firmware, initramfs })
 }
 
 /// Packages with programs for the host.

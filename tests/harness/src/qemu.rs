@@ -17,6 +17,8 @@ use crate::process::{self, Job};
 
 /// Where refhyp expects the host's kernel (its own memory lies below).
 const HOST_IMAGE: &str = "0x44000000";
+/// Where refhyp looks for the firmware of protected VMs (`refhyp::firmware::ADDRESS`).
+const FIRMWARE: &str = "0x43c00000";
 /// What a dying machine may still say.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -27,6 +29,8 @@ pub struct Machine {
     pub image: PathBuf,
     /// The hypervisor's image; without one Linux boots with no EL2 at all.
     pub hypervisor: Option<PathBuf>,
+    /// What refhyp starts protected VMs with, if anything.
+    pub firmware: Option<PathBuf>,
     /// The host's initramfs.
     pub initramfs: PathBuf,
     /// Words for the command line, beside the console's.
@@ -58,6 +62,11 @@ impl Machine {
                 let image = self.image.display();
                 qemu.arg("-device");
                 qemu.arg(format!("loader,file={image},addr={HOST_IMAGE},force-raw=on"));
+                if let Some(firmware) = &self.firmware {
+                    let file = firmware.display();
+                    qemu.arg("-device");
+                    qemu.arg(format!("loader,file={file},addr={FIRMWARE},force-raw=on"));
+                }
             }
             None => {
                 qemu.arg("-kernel").arg(&self.image);
@@ -239,6 +248,7 @@ mod tests {
         Machine {
             image: "Image".into(),
             hypervisor: hypervisor.then(|| "refhyp.img".into()),
+            firmware: Some("pvmfw.img".into()),
             initramfs: "host.cpio".into(),
             append: "gzvm.mode=test".to_owned(),
             memory: 2048,
@@ -257,6 +267,7 @@ mod tests {
     fn linux_is_placed_beside_the_hypervisor() {
         let line = line(&machine(true).command("stdio"));
         assert!(line.contains("-kernel refhyp.img -device loader,file=Image,addr=0x44000000"));
+        assert!(line.contains("-device loader,file=pvmfw.img,addr=0x43c00000,force-raw=on"));
         assert!(line.contains("virtualization=on"));
         assert!(line.ends_with("panic=-1 oops=panic gzvm.mode=test -s"), "{line}");
     }
