@@ -52,6 +52,24 @@ const NOT_FOR_USERS: [&str; 30] = [
     "ext::TEST_FAULT_DELAY",
 ];
 
+/// The ioctls, each of which has a section in the documentation.
+const IOCTLS: [&str; 14] = [
+    "GZVM_CREATE_VM",
+    "GZVM_CHECK_EXTENSION",
+    "GZVM_CREATE_VCPU",
+    "GZVM_SET_USER_MEMORY_REGION",
+    "GZVM_IRQ_LINE",
+    "GZVM_IRQFD",
+    "GZVM_IOEVENTFD",
+    "GZVM_RUN",
+    "GZVM_ENABLE_CAP",
+    "GZVM_GET_ONE_REG",
+    "GZVM_SET_ONE_REG",
+    "GZVM_CREATE_DEVICE",
+    "GZVM_GET_RANGE_STATE",
+    "GZVM_SET_DTB_CONFIG",
+];
+
 /// Everything in both: names here and in C, and lines of C that hold if they mean the same.
 #[derive(Default)]
 struct Pairs {
@@ -346,6 +364,42 @@ fn w43_the_c_header_has_the_same_names() {
     let mut ours = pairs.ours;
     ours.extend(NOT_FOR_USERS.map(str::to_owned));
     assert_eq!(public(), ours, "the crate's names, and those that are compared");
+}
+
+/// The words of a text that look like names of the header.
+fn mentioned(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '*'));
+    // `GZVM_EXT_*` and `GZVM_IRQ_*_SHIFT` speak of many.
+    words.filter(|word| word.starts_with("GZVM_") && !word.contains('*')).collect()
+}
+
+#[test]
+fn the_documentation_is_about_this_header() {
+    let names = names(&header());
+    let read = |name: &str| {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../Documentation/virt/geniezone");
+        std::fs::read_to_string(format!("{dir}/{name}.rst")).expect(name)
+    };
+    let api = read("api");
+    for text in [&api, &read("overview"), &read("extensions"), &read("operation")] {
+        for name in mentioned(text) {
+            assert!(names.contains(name), "the header has no {name}");
+        }
+    }
+    let known = mentioned(&api);
+    for ioctl in pairs().theirs.iter().filter(|name| IOCTLS.contains(&name.as_str())) {
+        let heading = format!("\n{ioctl}\n{}\n", "-".repeat(ioctl.len()));
+        assert!(api.contains(&heading), "no section on {ioctl}");
+    }
+    for name in names.iter().filter(|name| !IOCTLS.contains(&name.as_str())) {
+        let documented = ["GZVM_CAP_", "GZVM_RANGE_STATE_", "GZVM_USER_MEM_", "GZVM_DEV_TYPE_"];
+        if documented.iter().any(|start| name.starts_with(start)) {
+            assert!(known.contains(name.as_str()), "nothing is said of {name}");
+        }
+    }
+    for bit in names.iter().filter(|name| name.starts_with("GZVM_EXT_")) {
+        assert!(read("extensions").contains(&format!("``{bit}``")), "nothing is said of {bit}");
+    }
 }
 
 #[test]
