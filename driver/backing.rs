@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What backs a VM's memory: pinned pages by guest frame, as few records as contiguity allows.
+//!
+//! Nothing here allocates: the records' lock is taken where memory is being reclaimed, too.
 
 use crate::{
     kx::{
@@ -23,6 +25,7 @@ use kernel::{
     prelude::*,
     rbtree::{
         RBTree,
+        RBTreeNode,
         RBTreeNodeReservation, //
     }, //
 };
@@ -33,51 +36,75 @@ pub(crate) type Reservation = RBTreeNodeReservation<Gfn, Record>;
 /// Pages that are unpinned in one go.
 const UNPIN_PAGES: usize = 512;
 
+/// Bytes of memory that a record occupies: the tree's node has three words.
+const RECORD_BYTES: usize = 3 * size_of::<usize>() + size_of::<(Gfn, Record)>();
+
 /// One record: the pages that are mapped, and when they were mapped last.
 pub(crate) struct Record {
-    pages: PinnedRange,
+    /// Empty only on its way out of the tree.
+    pages: Option<PinnedRange>,
     mapped_at: u64,
 }
 
 impl Record {
     fn run(&self, start: Gfn) -> Option<Run> {
-        let range = PageRange::new(start, self.pages.count() as u64)?;
-        Some(Run { range, pfn: Pfn(self.pages.pfn()), mapped_at: self.mapped_at })
+        let pages = self.pages.as_ref()?;
+        let range = PageRange::new(start, pages.count() as u64)?;
+        Some(Run { range, pfn: Pfn(pages.pfn()), mapped_at: self.mapped_at })
     }
 }
 
 /// What became of a page that the guest gave back.
 pub(crate) enum Relinquished {
     /// It backs nothing any more.
-    Gone(PinnedRange),
+    Gone(Option<PinnedRange>),
     /// It may be mapped again already and stays pinned.
     Kept,
     /// It was not backed.
     Unknown,
 }
 
+/// Pages of a mapping call that failed, in a list.
+pub(crate) struct Abandoned {
+    pages: PinnedPages,
+    next: Option<KBox<Abandoned>>,
+}
+
+impl Abandoned {
+    /// An entry of its own.
+    pub(crate) fn new(pages: PinnedPages) -> Self {
+        Self { pages, next: None }
+    }
+}
+
 /// All pinned pages of a VM.
 ///
 /// # Invariants
 ///
-/// No two records overlap.
+/// No two records overlap, and none reaches from one memory slot into another.
 pub(crate) struct Backing {
     records: RBTree<Gfn, Record>,
-    /// Pages of mapping calls that failed. A failed call may have mapped some of them, so they stay
-    /// pinned until the VM is gone.
-    abandoned: KVec<PinnedPages>,
+    count: usize,
+    /// Pages of mapping calls that failed and could not be undone. A failed call may have mapped some
+    /// of them, so they stay pinned until the VM is gone.
+    abandoned: Option<KBox<Abandoned>>,
     pages: u64,
 }
 
 impl Backing {
     /// Nothing is backed.
     pub(crate) fn new() -> Self {
-        Self { records: RBTree::new(), abandoned: KVec::new(), pages: 0 }
+        Self { records: RBTree::new(), count: 0, abandoned: None, pages: 0 }
     }
 
-    /// Number of pages ever mapped, less those given back.
+    /// Number of pages that back the guest.
     pub(crate) fn pages(&self) -> u64 {
         self.pages
+    }
+
+    /// Number of records, and the bytes of memory that they occupy.
+    pub(crate) fn records(&self) -> (usize, usize) {
+        (self.count, self.count * RECORD_BYTES)
     }
 
     /// The last record that starts at or in front of a frame.
@@ -93,6 +120,16 @@ impl Backing {
         }
     }
 
+    /// The first record that overlaps a range.
+    fn first_in(&self, range: PageRange) -> Option<Run> {
+        let run = self.run_at(range.start()).or_else(|| {
+            let cursor = self.records.cursor_lower_bound(&range.start())?;
+            let (start, record) = cursor.current();
+            record.run(*start)
+        });
+        run.filter(|run| run.range.overlaps(range))
+    }
+
     /// The record that contains a frame.
     pub(crate) fn run_at(&self, gfn: Gfn) -> Option<Run> {
         self.floor(gfn).filter(|run| run.range.contains(gfn))
@@ -100,8 +137,7 @@ impl Backing {
 
     /// Is a part of the range backed?
     pub(crate) fn touches(&self, range: PageRange) -> bool {
-        let last = Gfn(range.end().0 - 1);
-        self.floor(last).is_some_and(|run| run.range.overlaps(range))
+        self.first_in(range).is_some()
     }
 
     /// The first part of the range that is not backed.
@@ -119,25 +155,79 @@ impl Backing {
         rest.split_at(end).0
     }
 
-    /// Records pages that were just mapped at `start`. They must not be backed already.
-    pub(crate) fn add(&mut self, start: Gfn, pages: PinnedRange, at: u64, room: Reservation) {
+    /// The first part of the range that is backed without a gap, at most `max` pages.
+    pub(crate) fn first_backed(&self, range: PageRange, max: u64) -> Option<PageRange> {
+        let first = self.first_in(range)?.range.intersection(range)?;
+        let mut end = first.end();
+        while end.0 - first.start().0 < max && end < range.end() {
+            let Some(next) = self.run_at(end) else { break };
+            end = next.range.end();
+        }
+        let pages = (end.0 - first.start().0).min(max);
+        PageRange::new(first.start(), pages)?.intersection(range)
+    }
+
+    fn insert(&mut self, start: Gfn, pages: PinnedRange, mapped_at: u64, room: Reservation) {
+        let record = Record { pages: Some(pages), mapped_at };
+        self.count += usize::from(self.records.insert(room.into_node(start, record)).is_none());
+    }
+
+    fn remove(&mut self, start: Gfn) -> Option<(PinnedRange, u64, Reservation)> {
+        let record = self.records.get_mut(&start)?;
+        let (pages, at) = (record.pages.take()?, record.mapped_at);
+        let node = self.records.remove_node(&start).map(RBTreeNode::into_reservation)?;
+        self.count -= 1;
+        Some((pages, at, node))
+    }
+
+    /// Records pages of the slot `slot` that were just mapped, in one record with those in front of
+    /// and behind them where all is contiguous.
+    pub(crate) fn add(
+        &mut self,
+        slot: PageRange,
+        start: Gfn,
+        pages: PinnedRange,
+        at: u64,
+        room: Reservation,
+    ) {
+        // INVARIANT: the caller claimed the range and found it unbacked, so there is no overlap.
+        let end = Gfn(start.0 + pages.count() as u64);
         self.pages += pages.count() as u64;
-        let Some(pages) = self.extend(start, pages, at) else { return };
-        // INVARIANT: the caller's contract; there was no record of these frames.
-        self.records.insert(room.into_node(start, Record { pages, mapped_at: at }));
+        if let Err(pages) = self.extend(slot, start, pages, at) {
+            self.insert(start, pages, at, room);
+        }
+        if end < slot.end() {
+            self.close_up(slot, end);
+        }
     }
 
     /// Joins the pages with the record in front of them, if both are contiguous.
-    fn extend(&mut self, start: Gfn, pages: PinnedRange, at: u64) -> Option<PinnedRange> {
+    fn extend(
+        &mut self,
+        slot: PageRange,
+        start: Gfn,
+        pages: PinnedRange,
+        at: u64,
+    ) -> Result<(), PinnedRange> {
         let front = self.floor(start).filter(|run| run.range.end() == start);
-        let record = front.and_then(|run| self.records.get_mut(&run.range.start()));
-        let Some(record) = record else { return Some(pages) };
-        match record.pages.join(pages) {
-            Ok(()) => {
-                record.mapped_at = at;
-                None
-            }
-            Err(pages) => Some(pages),
+        // INVARIANT: nothing is joined across the beginning of the slot.
+        let Some(front) = front.filter(|_| start > slot.start()).map(|run| run.range.start())
+        else {
+            return Err(pages);
+        };
+        let record = self.records.get_mut(&front);
+        let Some(record) = record else { return Err(pages) };
+        let Some(before) = record.pages.as_mut() else { return Err(pages) };
+        before.join(pages)?;
+        record.mapped_at = record.mapped_at.max(at);
+        Ok(())
+    }
+
+    /// Joins the record that starts at a frame with the one in front of it, if both are contiguous.
+    fn close_up(&mut self, slot: PageRange, back: Gfn) {
+        let Some((pages, at, room)) = self.remove(back) else { return };
+        if let Err(pages) = self.extend(slot, back, pages, at) {
+            self.insert(back, pages, at, room);
         }
     }
 
@@ -145,64 +235,73 @@ impl Backing {
     pub(crate) fn mapped_again(&mut self, gfn: Gfn, at: u64) {
         let record = self.run_at(gfn).and_then(|run| self.records.get_mut(&run.range.start()));
         if let Some(record) = record {
-            record.mapped_at = at;
+            record.mapped_at = record.mapped_at.max(at);
         }
     }
 
     /// Keeps pages whose mapping failed.
-    pub(crate) fn abandon(&mut self, pages: PinnedPages) {
-        if self.abandoned.reserve(1, GFP_KERNEL).is_err() {
-            // Unpinning could hand the hypervisor's memory to somebody else.
-            pages.leak();
-            return;
-        }
-        if let Err(error) = self.abandoned.push_within_capacity(pages) {
-            drop(error);
-        }
+    pub(crate) fn abandon(&mut self, mut entry: KBox<Abandoned>) {
+        entry.next = self.abandoned.take();
+        self.abandoned = Some(entry);
     }
 
-    /// Takes a page out that the guest gave back; see [`Run::surely_unmapped`] for `entered_at`. The
-    /// record may fall into two, which need room.
+    /// Takes the first pages of a range that are in one record out; `None` if nothing of it is
+    /// backed. `room` is needed where a record falls into two, else nothing is taken.
+    pub(crate) fn cut(
+        &mut self,
+        range: PageRange,
+        room: &mut Option<Reservation>,
+    ) -> Option<PinnedRange> {
+        let run = self.first_in(range)?;
+        let (start, part) = (run.range.start(), run.range.intersection(range)?);
+        let splits = start < part.start() && part.end() < run.range.end();
+        if splits && room.is_none() {
+            return None;
+        }
+        let (mut pages, at, own) = self.remove(start)?;
+        let mut rooms = [Some(own), if splits { room.take() } else { None }].into_iter().flatten();
+        let front = usize::try_from(part.start().0 - start.0).ok()?;
+        // INVARIANT: what is put back lies within the record that was taken out.
+        if front > 0 {
+            let rest = pages.split_off(front)?;
+            let front = core::mem::replace(&mut pages, rest);
+            self.insert(start, front, at, rooms.next()?);
+        }
+        if let Some(back) = pages.split_off(usize::try_from(part.pages()).ok()?) {
+            self.insert(part.end(), back, at, rooms.next()?);
+        }
+        self.pages -= part.pages();
+        Some(pages)
+    }
+
+    /// Takes a page out that the guest gave back; see [`Run::surely_unmapped`] for `entered_at`.
     pub(crate) fn relinquish(
         &mut self,
         gfn: Gfn,
         entered_at: u64,
-        room: [Reservation; 2],
+        room: Reservation,
     ) -> Relinquished {
-        let Some(run) = self.run_at(gfn) else { return Relinquished::Unknown };
-        if !run.surely_unmapped(entered_at) {
-            return Relinquished::Kept;
+        match (self.run_at(gfn), PageRange::single(gfn)) {
+            (Some(run), _) if !run.surely_unmapped(entered_at) => Relinquished::Kept,
+            (Some(_), Some(page)) => Relinquished::Gone(self.cut(page, &mut Some(room))),
+            _ => Relinquished::Unknown,
         }
-        let start = run.range.start();
-        let Some(node) = self.records.remove_node(&start) else { return Relinquished::Unknown };
-        let (_, Record { pages, mapped_at }) = node.to_key_value();
-        let (front, page, back) = pages.cut_out(usize::try_from(gfn.0 - start.0).unwrap_or(0));
-        // INVARIANT: the parts lie within the record that was taken out.
-        let [front_room, back_room] = room;
-        if let Some(pages) = front {
-            self.records.insert(front_room.into_node(start, Record { pages, mapped_at }));
-        }
-        if let Some(pages) = back {
-            let behind = Gfn(gfn.0 + 1);
-            self.records.insert(back_room.into_node(behind, Record { pages, mapped_at }));
-        }
-        self.pages -= 1;
-        Relinquished::Gone(page)
     }
 
     /// Unpins everything, giving way to others now and then. The guest must be gone.
     pub(crate) fn unpin_all(&mut self) {
         while let Some(cursor) = self.records.cursor_front_mut() {
             let (_, node) = cursor.remove_current();
-            let mut rest = Some(node.to_key_value().1.pages);
+            let mut rest = node.to_key_value().1.pages;
             while let Some(mut pages) = rest {
                 rest = pages.split_off(UNPIN_PAGES);
                 drop(pages);
                 sched::cond_resched();
             }
         }
-        while let Some(pages) = self.abandoned.pop() {
-            drop(pages);
+        while let Some(mut entry) = self.abandoned.take() {
+            self.abandoned = entry.next.take();
+            drop(entry);
             sched::cond_resched();
         }
     }
@@ -211,9 +310,13 @@ impl Backing {
     pub(crate) fn leak_all(&mut self) {
         while let Some(cursor) = self.records.cursor_front_mut() {
             let (_, node) = cursor.remove_current();
-            node.to_key_value().1.pages.leak();
+            if let Some(pages) = node.to_key_value().1.pages {
+                pages.leak();
+            }
         }
-        while let Some(pages) = self.abandoned.pop() {
+        while let Some(entry) = self.abandoned.take() {
+            let Abandoned { pages, next } = KBox::into_inner(entry);
+            self.abandoned = next;
             pages.leak();
         }
     }

@@ -34,6 +34,8 @@ mod mapping;
 #[forbid(unsafe_code)]
 mod memory;
 #[forbid(unsafe_code)]
+mod pages;
+#[forbid(unsafe_code)]
 mod registry;
 #[forbid(unsafe_code)]
 mod stats;
@@ -43,6 +45,8 @@ mod store;
 mod tunables;
 #[forbid(unsafe_code)]
 mod uio;
+#[forbid(unsafe_code)]
+mod unmapping;
 #[forbid(unsafe_code)]
 mod vcpu;
 #[forbid(unsafe_code)]

@@ -6,6 +6,7 @@
 use crate::{
     abi::{
         cap,
+        ext,
         hvc,
         uapi::CreateDevice,
         BLOCK_SIZE, //
@@ -214,6 +215,31 @@ pub(crate) fn map_page(vm: VmId, slot: u32, pfn: Pfn, gfn: Gfn) -> Result {
 pub(crate) fn map_block(vm: VmId, slot: u32, range: PageRange) -> Result {
     let args = [vm.arg(), u64::from(slot), range.start().0, range.pages()];
     call(hvc::MAP_GUEST_BLOCK, &args).map(|_| ())
+}
+
+/// Unmaps a range of an unprotected VM, or its first part; answers x0 and x1. With extension UNMAP.
+pub(crate) fn unmap_range(vm: VmId, range: PageRange) -> [u64; 2] {
+    let args = [vm.arg(), ext::UNMAP_RANGE, range.start().0, range.pages()];
+    let [x0, x1, ..] = call_raw(hvc::ENABLE_CAP, &args);
+    [x0, x1]
+}
+
+/// The error of an [`unmap_range`] that was refused with this status.
+pub(crate) fn unmap_refused(status: i32) -> HypError {
+    HypError { function: hvc::ENABLE_CAP, status }
+}
+
+/// Removes a region in which nothing is mapped. With extension UNMAP.
+pub(crate) fn remove_region(vm: VmId, range: PageRange) -> Result {
+    let args = [vm.arg(), ext::REMOVE_REGION, range.start().gpa(), range.bytes()];
+    call(hvc::ENABLE_CAP, &args).map(|_| ())
+}
+
+/// State of the first pages of a range; answers x1, the state, and x2, the number of pages. With
+/// extension RANGE_STATE.
+pub(crate) fn range_state(vm: VmId, range: PageRange) -> Result<(u64, u64)> {
+    let args = [vm.arg(), ext::QUERY_RANGE_STATE, range.start().0, range.pages()];
+    call(hvc::ENABLE_CAP, &args).map(|[state, pages, _]| (state, pages))
 }
 
 /// Bytes that the hypervisor uses for a VM, and bytes shared between guest and host.

@@ -63,7 +63,7 @@ impl Machine {
         }
         Arc::pin_init(
             try_pin_init!(Self {
-                memory <- Memory::new(vm, owner),
+                memory <- Memory::new(vm, owner)?,
                 places,
                 resample_due: Atomic::new(false),
                 gzvm: gzvm.clone(),
@@ -79,12 +79,12 @@ impl Machine {
 
     /// The VM in the hypervisor.
     pub(crate) fn vm(&self) -> &HypVm {
-        &self.memory.given.vm
+        &self.memory.pages.given.vm
     }
 
     /// The VM's id.
     pub(crate) fn id(&self) -> VmId {
-        self.memory.given.vm.id()
+        self.memory.pages.given.vm.id()
     }
 
     /// All places for vCPUs.
@@ -94,7 +94,7 @@ impl Machine {
 
     /// Is the caller the VM's owner? Nobody else's memory could be meant by an address.
     pub(crate) fn check_owner(&self) -> Result {
-        if self.memory.owner.is_current() {
+        if self.memory.pages.owner.is_current() {
             Ok(())
         } else {
             Err(EIO)

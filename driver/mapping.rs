@@ -2,22 +2,31 @@
 
 //! Mapping pinned pages into a guest, by the way of paging that the hypervisor chose.
 //!
-//! One call to pin, then as few hypercalls as the batch allows. Records get their room before the
-//! hypercall, so that what is mapped is always recorded; pages of a failed hypercall stay pinned.
+//! One call to pin, then as few hypercalls as the batch allows. All memory that is needed is
+//! allocated before the commit: what is mapped is always recorded, and pages of a failed hypercall
+//! are unmapped again or stay pinned.
 
 use crate::{
-    abi::hvc::{
-        Constituent,
-        MemRegionHeader,
-        MAX_CONSTITUENTS, //
+    abi::{
+        ext,
+        hvc::{
+            Constituent,
+            MemRegionHeader,
+            MAX_CONSTITUENTS, //
+        }, //
     },
-    backing::Reservation,
+    backing::{
+        Abandoned,
+        Reservation, //
+    },
     hyp::{
         self,
         RegionBuffer, //
     },
-    kx::gup::PinnedPages,
-    memory::Memory,
+    kx::{
+        gup::PinnedPages,
+        ratelimit::warn_limited, //
+    },
     model::{
         addr::{
             Gfn,
@@ -27,6 +36,10 @@ use crate::{
         fault::Paging,
         pins::Run,
         slots::Slot, //
+    },
+    pages::{
+        Claim,
+        Pages, //
     }, //
 };
 use kernel::{
@@ -37,38 +50,73 @@ use kernel::{
 /// Pages that a SET_MEMREGION call describes at most: the hypervisor works on them in one go.
 pub(crate) const POPULATE_PAGES: u64 = 512;
 
-impl Memory {
-    /// Pins and maps a range of a slot of which nothing is backed. The caller has claimed it.
-    pub(crate) fn map(&self, slot: &Slot, range: PageRange, paging: Paging) -> Result {
-        let address = crate::uio::address(slot.hva_of(range.start()))?;
+/// Work on a claimed part of a slot.
+pub(crate) struct Job<'a> {
+    pub(crate) claim: &'a Claim<'a>,
+    pub(crate) slot: &'a Slot,
+}
+
+/// What a batch needs before it is mapped.
+struct Prepared {
+    /// Room for the records.
+    room: KVec<Reservation>,
+    /// The list of pages, where it does not go by frame numbers.
+    list: Option<RegionBuffer>,
+}
+
+impl Pages {
+    /// Pins and maps a range of a slot of which nothing is backed.
+    pub(crate) fn map(&self, job: &Job<'_>, range: PageRange, paging: Paging) -> Result {
+        let address = crate::uio::address(job.slot.hva_of(range.start()))?;
         let mut pages = self.owner.pin(address, usize::try_from(range.pages())?)?;
         for batch in range.chunks(self.batch(&pages, paging)) {
-            let count = usize::try_from(batch.pages())?;
-            let mut room = KVec::<Reservation>::new();
-            for _ in 0..pages.runs_within(count) {
-                room.push(Reservation::new(GFP_KERNEL)?, GFP_KERNEL)?;
+            let prepared = self.prepare(job.slot, batch, &pages, paging)?;
+            let commit = job.claim.commit();
+            match self.send(job.slot, batch, &pages, &prepared) {
+                Ok(()) => self.record(job.slot, batch, &mut pages, prepared.room),
+                Err(error) => {
+                    drop(commit);
+                    self.undo(range, pages);
+                    return Err(error);
+                }
             }
-            if let Err(error) = self.send(slot, batch, &pages, paging) {
-                self.given.backing.lock().abandon(pages);
-                return Err(error);
-            }
-            self.record(batch, &mut pages, room);
         }
         Ok(())
     }
 
+    /// Takes pages back whose mapping failed, if the hypervisor can do that, or leaves them pinned.
+    fn undo(&self, range: PageRange, pages: PinnedPages) {
+        // Of the range, what was recorded before is mapped. The rest is whatever the call did.
+        let gap = self.given.backing.lock().first_gap(range);
+        let unmapped = self.gzvm().features.has(ext::UNMAP)
+            && gap.is_none_or(|gap| self.unmap_from_guest(gap).is_ok());
+        if unmapped {
+            return;
+        }
+        match KBox::new_uninit(GFP_KERNEL_ACCOUNT) {
+            Ok(room) => {
+                let entry = KBox::write(room, Abandoned::new(pages));
+                self.given.backing.lock().abandon(entry);
+            }
+            Err(_) => {
+                // Unpinning could hand the hypervisor's memory to somebody else.
+                warn_limited!("no memory to note pages of a failed mapping: pinned for ever\n");
+                pages.leak();
+            }
+        }
+    }
+
     /// Maps the page of an existing record once more: the guest faulted although it was mapped, so
     /// either another vCPU was faster or the page was given back meanwhile.
-    pub(crate) fn map_again(&self, slot: &Slot, gfn: Gfn, run: &Run) -> Result {
+    pub(crate) fn map_again(&self, job: &Job<'_>, gfn: Gfn, run: &Run) -> Result {
         let pfn = run.pfn_of(gfn).ok_or(EFAULT)?;
+        let _commit = job.claim.commit();
         match self.paging {
             Paging::Block => {
                 let page = PageRange::single(gfn).ok_or(EFAULT)?;
-                self.send_block(slot, page, core::iter::once(pfn.0))?;
+                self.send_block(job.slot, page, core::iter::once(pfn.0))?;
             }
-            Paging::Page | Paging::Populate => {
-                hyp::map_page(self.given.vm.id(), slot.id, pfn, gfn)?
-            }
+            Paging::Page | Paging::Populate => hyp::map_page(self.id(), job.slot.id, pfn, gfn)?,
         }
         let at = self.count_mapping();
         self.given.backing.lock().mapped_again(gfn, at);
@@ -77,8 +125,9 @@ impl Memory {
 
     /// Announces a slot without populating it.
     pub(crate) fn register(&self, slot: &Slot) -> Result {
-        hyp::memregion_purpose(self.given.vm.id(), slot.range, slot.purpose)?;
-        self.send_region(slot, slot.range, &[])
+        let buffer = Self::region_buffer(slot, slot.range, &[])?;
+        hyp::memregion_purpose(self.id(), slot.range, slot.purpose)?;
+        Ok(hyp::set_memregion(self.id(), &buffer)?)
     }
 
     /// Counts a mapping that is complete.
@@ -89,7 +138,7 @@ impl Memory {
     fn batch(&self, pages: &PinnedPages, paging: Paging) -> u64 {
         match paging {
             Paging::Page => 1,
-            Paging::Block => u64::from(self.given.vm.gzvm().demand_batch.load(Relaxed)),
+            Paging::Block => u64::from(self.gzvm().demand_batch.load(Relaxed)),
             Paging::Populate if pages.runs_within(usize::MAX) > MAX_CONSTITUENTS => {
                 POPULATE_PAGES / 2
             }
@@ -97,24 +146,48 @@ impl Memory {
         }
     }
 
-    fn send(&self, slot: &Slot, range: PageRange, pages: &PinnedPages, paging: Paging) -> Result {
+    fn prepare(
+        &self,
+        slot: &Slot,
+        range: PageRange,
+        pages: &PinnedPages,
+        paging: Paging,
+    ) -> Result<Prepared> {
         let count = usize::try_from(range.pages())?;
-        match paging {
-            Paging::Page => {
-                let pfn = Pfn(pages.pfns().next().ok_or(EINVAL)?);
-                Ok(hyp::map_page(self.given.vm.id(), slot.id, pfn, range.start())?)
-            }
-            Paging::Block => self.send_block(slot, range, pages.pfns().take(count)),
-            Paging::Populate => {
-                let mut entries = KVec::new();
-                for (pfn, pages) in pages.runs(count) {
-                    let pg_cnt = u32::try_from(pages)?;
-                    let address = Pfn(pfn).phys();
-                    entries.push(Constituent { address, pg_cnt, reserved: 0 }, GFP_KERNEL)?;
-                }
-                self.send_region(slot, range, &entries)
-            }
+        let mut room = KVec::<Reservation>::new();
+        for _ in 0..pages.runs_within(count) {
+            room.push(Reservation::new(GFP_KERNEL)?, GFP_KERNEL)?;
         }
+        if paging != Paging::Populate {
+            return Ok(Prepared { room, list: None });
+        }
+        let mut entries = KVec::new();
+        for (pfn, pages) in pages.runs(count) {
+            let pg_cnt = u32::try_from(pages)?;
+            let address = Pfn(pfn).phys();
+            entries.push(Constituent { address, pg_cnt, reserved: 0 }, GFP_KERNEL)?;
+        }
+        let list = Some(Self::region_buffer(slot, range, &entries)?);
+        Ok(Prepared { room, list })
+    }
+
+    /// Has the hypervisor map a batch.
+    fn send(
+        &self,
+        slot: &Slot,
+        range: PageRange,
+        pages: &PinnedPages,
+        prepared: &Prepared,
+    ) -> Result {
+        if let Some(list) = &prepared.list {
+            return Ok(hyp::set_memregion(self.id(), list)?);
+        }
+        if self.given.mailbox.is_some() {
+            let count = usize::try_from(range.pages())?;
+            return self.send_block(slot, range, pages.pfns().take(count));
+        }
+        let pfn = Pfn(pages.pfns().next().ok_or(EINVAL)?);
+        Ok(hyp::map_page(self.id(), slot.id, pfn, range.start())?)
     }
 
     fn send_block(&self, slot: &Slot, range: PageRange, pfns: impl Iterator<Item = u64>) -> Result {
@@ -125,7 +198,11 @@ impl Memory {
         Ok(hyp::map_block(self.given.vm.id(), slot.id, range)?)
     }
 
-    fn send_region(&self, slot: &Slot, range: PageRange, entries: &[Constituent]) -> Result {
+    fn region_buffer(
+        slot: &Slot,
+        range: PageRange,
+        entries: &[Constituent],
+    ) -> Result<RegionBuffer> {
         use zerocopy::IntoBytes;
 
         let buffer = RegionBuffer::new()?;
@@ -136,11 +213,17 @@ impl Memory {
             gpa: range.start().gpa(),
         });
         buffer.write_bytes(size_of::<MemRegionHeader>(), entries.as_bytes())?;
-        Ok(hyp::set_memregion(self.given.vm.id(), &buffer)?)
+        Ok(buffer)
     }
 
     /// Records the first pages as backing the range.
-    fn record(&self, range: PageRange, pages: &mut PinnedPages, room: KVec<Reservation>) {
+    fn record(
+        &self,
+        slot: &Slot,
+        range: PageRange,
+        pages: &mut PinnedPages,
+        room: KVec<Reservation>,
+    ) {
         self.given.vm.count_mapped(range.pages());
         let at = self.count_mapping();
         let mut room = room.into_iter();
@@ -150,7 +233,7 @@ impl Memory {
             let max = usize::try_from(range.pages()).unwrap_or(usize::MAX);
             let (Some(run), Some(room)) = (pages.take_run(max), room.next()) else { return };
             let next = Gfn(range.start().0 + run.count() as u64);
-            backing.add(range.start(), run, at, room);
+            backing.add(slot.range, range.start(), run, at, room);
             (_, rest) = range.split_at(next);
         }
     }

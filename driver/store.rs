@@ -20,6 +20,11 @@ impl<T> KernelStore<T> {
     pub(crate) const fn new() -> Self {
         Self(KVVec::new())
     }
+
+    /// An empty store with room for so many entries.
+    pub(crate) fn with_room(entries: usize) -> Result<Self> {
+        Ok(Self(KVVec::with_capacity(entries, GFP_KERNEL_ACCOUNT)?))
+    }
 }
 
 impl<T> Store<T> for KernelStore<T> {

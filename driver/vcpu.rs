@@ -235,7 +235,7 @@ impl Vcpu {
     fn enter(&self) -> Result<(u64, u64)> {
         let place = self.place()?;
         place.waker.clear();
-        let mapping_count = self.machine().memory.mapping_count();
+        let mapping_count = self.machine().memory.pages.mapping_count();
         let stay = self.machine().vm().enter()?;
         let start = Instant::<Monotonic>::now();
         let reason = sched::in_guest(|| hyp::run(self.machine().id(), self.id()))?;

@@ -85,11 +85,17 @@ fn shared_mem(machine: &Arc<Machine>, text: &mut fmt::Formatter<'_>) -> fmt::Res
 }
 
 fn vm_stats(machine: &Arc<Machine>, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let memory = &machine.memory;
-    writeln!(text, "protected {}", u8::from(memory.is_protected()))?;
-    writeln!(text, "paging {:?}", memory.paging)?;
-    writeln!(text, "pinned_pages {}", memory.pages())?;
-    writeln!(text, "mappings {}", memory.mapping_count())
+    let pages = &machine.memory.pages;
+    let (pinned, (records, bytes)) = {
+        let backing = pages.given.backing.lock();
+        (backing.pages(), backing.records())
+    };
+    writeln!(text, "protected {}", u8::from(pages.is_protected()))?;
+    writeln!(text, "paging {:?}", pages.paging)?;
+    writeln!(text, "pinned_pages {pinned}")?;
+    writeln!(text, "records {records}")?;
+    writeln!(text, "record_bytes {bytes}")?;
+    writeln!(text, "mappings {}", pages.mapping_count())
 }
 
 fn vcpu_stats(machine: &Arc<Machine>, text: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -114,6 +120,10 @@ impl AnonFile for Vm {
             uapi::IRQFD => this.irqfds.set(machine, &uio::read(arg)?)?,
             uapi::IOEVENTFD => this.ioeventfds.set(&uio::read(arg)?)?,
             uapi::ENABLE_CAP => this.enable_cap(arg)?,
+            uapi::GET_RANGE_STATE => {
+                let state = machine.memory.range_state(&uio::read(arg)?)?;
+                uio::write(arg, &state)?;
+            }
             uapi::CREATE_DEVICE => this.create_device(&uio::read(arg)?)?,
             uapi::SET_DTB_CONFIG => {
                 let config: uapi::DtbConfig = uio::read(arg)?;

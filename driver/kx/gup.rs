@@ -219,7 +219,7 @@ impl PinnedRange {
         Ok(())
     }
 
-    /// Cuts the range after `count` pages: this value keeps those, the rest is returned.
+    /// Cuts the range after `count` pages, at least one: this value keeps those, the rest is returned.
     pub(crate) fn split_off(&mut self, count: usize) -> Option<Self> {
         let rest = self.count().checked_sub(count).filter(|rest| *rest > 0)?;
         // SAFETY: `count` is below the number of pages, and descriptors of consecutive frames in
@@ -227,17 +227,6 @@ impl PinnedRange {
         let first = unsafe { self.first.add(count) };
         // INVARIANT: The pages from `count` on belong to the new value alone.
         Some(Self { first, charge: self.charge.split(rest) })
-    }
-
-    /// Cuts one page out: what is in front of it, the page, what is behind it.
-    pub(crate) fn cut_out(mut self, index: usize) -> (Option<Self>, Self, Option<Self>) {
-        let (front, mut page) = match self.split_off(index) {
-            Some(rest) if index > 0 => (Some(self), rest),
-            Some(rest) => (None, rest),
-            None => (None, self),
-        };
-        let back = page.split_off(1);
-        (front, page, back)
     }
 
     /// Leaves the pages pinned for ever: for memory that the hypervisor would not give back.

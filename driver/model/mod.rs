@@ -10,9 +10,9 @@
 //! | [`slots`] | which memory slots may exist side by side |
 //! | [`claims`], [`fault`], [`pins`] | which pages a fault brings in, and when they may go |
 //! | [`exit`] | what each exit of a vCPU means |
-//! | [`irq`], [`irqfd`], [`ioeventfd`], [`device`], [`reg`] | what the ioctls of these names ask for |
+//! | [`irq`], [`irqfd`], [`ioeventfd`], [`device`], [`reg`], [`range_state`] | what the ioctls of these names ask for |
 //! | [`ptp`], [`ticks`] | guest time |
-//! | [`destroy`] | how long destroying a VM may take |
+//! | [`destroy`], [`unmap`] | how long destroying a VM or unmapping its pages may take |
 
 pub mod addr;
 pub mod caps;
@@ -27,10 +27,12 @@ pub mod irq;
 pub mod irqfd;
 pub mod pins;
 pub mod ptp;
+pub mod range_state;
 pub mod refusal;
 pub mod reg;
 pub mod slots;
 pub mod store;
 pub mod ticks;
 pub mod tunables;
+pub mod unmap;
 pub mod version;

@@ -111,6 +111,19 @@ impl<S: Store<Slot>> SlotTable<S> {
         self.0.entries().get(self.position(gfn)).filter(|slot| slot.range.contains(gfn))
     }
 
+    /// The slot that contains the range's first frame, if there is one, and the first part of the
+    /// range: as far as it is in that slot, or in none.
+    pub fn at(&self, range: PageRange) -> (Option<&Slot>, PageRange) {
+        let next = self.0.entries().get(self.position(range.start()));
+        let found = next.filter(|slot| slot.range.contains(range.start()));
+        let end = match (found, next) {
+            (Some(slot), _) => slot.range.end(),
+            (None, Some(next)) => next.range.start(),
+            (None, None) => range.end(),
+        };
+        (found, range.split_at(end).0.unwrap_or(range))
+    }
+
     /// The slot of a number.
     pub fn by_id(&self, id: u32) -> Option<&Slot> {
         self.0.entries().iter().find(|slot| slot.id == id)
@@ -223,5 +236,22 @@ mod tests {
         assert!(table.remove(3).is_none());
         assert!(table.find(Gfn::containing(0x8000_1000)).is_none());
         assert_eq!(table.find(Gfn::containing(0x8000_2fff)).map(|slot| slot.id), Some(5));
+    }
+
+    #[test]
+    fn ranges_are_cut_at_the_ends_of_slots() {
+        let mut table = table();
+        assert_eq!(table.insert(slot(3, 0x8000_1000, 0x2000)), Ok(Addition::New));
+        let at = |start, pages| match PageRange::new(Gfn(start), pages) {
+            Some(range) => {
+                let (slot, part) = table.at(range);
+                (slot.map(|slot| slot.id), part.start().0, part.pages())
+            }
+            None => panic!("a good range"),
+        };
+        assert_eq!(at(0x8_0000, 9), (None, 0x8_0000, 1));
+        assert_eq!(at(0x8_0001, 9), (Some(3), 0x8_0001, 2));
+        assert_eq!(at(0x8_0002, 1), (Some(3), 0x8_0002, 1));
+        assert_eq!(at(0x8_0003, 9), (None, 0x8_0003, 9));
     }
 }

@@ -179,6 +179,19 @@ program!(
 );
 
 program!(
+    /// Counts the first word of each page from x0 to x1, in steps of x2, up, for ever.
+    hammer,
+    "1: mov x3, x0"
+    "2: ldr x4, [x3]"
+    "add x4, x4, #1"
+    "str x4, [x3]"
+    "add x3, x3, x2"
+    "cmp x3, x1"
+    "b.lo 2b"
+    "b 1b"
+);
+
+program!(
     /// Waits x0 ticks by the virtual timer in WFI, and reports how many ticks it was.
     sleep,
     "mrs x4, cntvct_el0"

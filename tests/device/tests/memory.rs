@@ -179,16 +179,6 @@ fn w05_a_page_that_comes_back_brings_in_no_other() {
     assert_eq!(machine.ram.read(kept), 33);
 }
 
-fn mapped_slots_cannot_be_deleted_without_unmap() {
-    let machine = Machine::new(4 * MIB, guest::poke());
-    let mut vcpu = machine.boot_vcpu(&[0, 22]);
-    vcpu.answer_next_read(RAM + MIB);
-    vcpu.report();
-    assert_eq!(set_region(&machine.vm, 0, 0, 0, 0), Err(libc::EOPNOTSUPP));
-    vcpu.answer_next_read(RAM + MIB);
-    assert_eq!(vcpu.report(), 22, "the guest goes on");
-}
-
 fn w30_pinned_pages_are_charged_and_given_back() {
     let before = status_field("VmPin");
     let machine = Machine::new(8 * MIB, guest::check_pages());
@@ -281,7 +271,6 @@ fn main() {
             w24_slots_that_start_and_end_inside_blocks,
             w05_w24_a_page_changed_by_the_vmm_stays_the_guests,
             w05_a_page_that_comes_back_brings_in_no_other,
-            mapped_slots_cannot_be_deleted_without_unmap,
             w30_pinned_pages_are_charged_and_given_back,
             w30_the_locked_memory_limit_holds,
             faults_outside_of_all_slots_are_mmio,

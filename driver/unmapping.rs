@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Taking pages from a guest while its VM lives, where the hypervisor has extension UNMAP.
+//!
+//! The caller sees to it that nothing is mapped into the range meanwhile. Pages are unmapped first
+//! and forgotten and unpinned afterwards, so that a failure in between harms nobody.
+
+use crate::{
+    abi::ext,
+    backing::Reservation,
+    hyp,
+    kx::sched,
+    model::{
+        addr::PageRange,
+        refusal::{
+            Errno,
+            Refusal, //
+        },
+        unmap::{
+            Step,
+            Unmapping, //
+        }, //
+    },
+    pages::Pages, //
+};
+use kernel::prelude::*;
+
+/// Pages that are unmapped between two looks at signals.
+const UNMAP_PAGES: u64 = 1 << 15;
+
+impl Pages {
+    /// Can pages be taken from this guest? Else the reason.
+    pub(crate) fn check_unmappable(&self) -> Result<(), Refusal> {
+        if !self.gzvm().features.has(ext::UNMAP) {
+            let why = "memory is mapped, and the hypervisor cannot unmap it: end the VM instead";
+            return Err(Refusal::new(Errno::OpNotSupp, why));
+        }
+        if self.is_protected() {
+            let why = "memory of a protected VM is its own until it gives it back or ends";
+            return Err(Refusal::new(Errno::Busy, why));
+        }
+        Ok(())
+    }
+
+    /// Unmaps and unpins all of a range. Ends early, with -EINTR, if the process is being killed:
+    /// then a part is done.
+    pub(crate) fn unmap(&self, range: PageRange) -> Result {
+        loop {
+            let part = self.given.backing.lock().first_backed(range, UNMAP_PAGES);
+            let Some(part) = part else { return Ok(()) };
+            if sched::fatal_signal_pending() {
+                return Err(EINTR);
+            }
+            self.unmap_from_guest(part)?;
+            self.forget(part, GFP_KERNEL)?;
+        }
+    }
+
+    /// Takes what is mapped in a range from the guest.
+    pub(crate) fn unmap_from_guest(&self, range: PageRange) -> Result {
+        let mut unmapping = Unmapping::new(range);
+        loop {
+            let [x0, x1] = hyp::unmap_range(self.id(), unmapping.rest());
+            match unmapping.after(x0, x1) {
+                Step::Done => return Ok(()),
+                Step::Again => sched::cond_resched(),
+                // A VM that is gone has nothing mapped.
+                Step::Failed(_) if self.given.vm.is_gone() => return Ok(()),
+                Step::Failed(status) => return Err(hyp::unmap_refused(status).into()),
+            }
+        }
+    }
+
+    /// Unpins pages of a range that is not mapped any more.
+    fn forget(&self, range: PageRange, flags: kernel::alloc::Flags) -> Result {
+        let mut room = Some(Reservation::new(flags)?);
+        loop {
+            let pages = self.given.backing.lock().cut(range, &mut room);
+            // Unpinned without the lock.
+            let Some(pages) = pages else { return Ok(()) };
+            drop(pages);
+            sched::cond_resched();
+        }
+    }
+}
