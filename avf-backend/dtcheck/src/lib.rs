@@ -86,8 +86,7 @@ pub enum Pool {
 ///
 /// The first demand that it does not meet.
 pub fn check(blob: &[u8], reader: Reader) -> Result<Facts, Fault> {
-    let fdt = Fdt::new(blob).map_err(Fault::Malformed)?;
-    let tree = Tree(fdt);
+    let tree = Tree(parse(blob)?);
     let memory = memory::all(&tree)?;
     let initrd = memory::initrd(&tree, &memory)?;
     let kernel = memory::kernel(&tree, &memory, initrd.as_ref(), reader)?;
@@ -99,6 +98,36 @@ pub fn check(blob: &[u8], reader: Reader) -> Result<Facts, Fault> {
     devices::gic(&tree, cpus)?;
     devices::avf(&tree)?;
     Ok(Facts { memory, kernel, initrd, pool, cpus, pci_devices })
+}
+
+/// Where the PCI bus is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PciPlaces {
+    /// First address of configuration space.
+    pub configuration: u64,
+    /// First address of devices' memory.
+    pub memory: u64,
+}
+
+/// Reads where the PCI bus of a tree that passed [`check`] is.
+///
+/// # Errors
+///
+/// The tree does not say it.
+pub fn pci_places(blob: &[u8]) -> Result<PciPlaces, Fault> {
+    pci::places(&Tree(parse(blob)?))
+}
+
+/// Parses the tree at the start of `blob`, which may be larger: a window with room to grow into.
+///
+/// # Errors
+///
+/// There is no tree, or it is damaged.
+pub fn parse(blob: &[u8]) -> Result<Fdt<'_>, Fault> {
+    // The header's second word is the tree's size (DTSpec 5.2).
+    let size = blob.get(4..8).and_then(|word| word.try_into().ok()).map(u32::from_be_bytes);
+    let tree = size.and_then(|size| blob.get(..usize::try_from(size).ok()?));
+    Fdt::new(tree.unwrap_or(blob)).map_err(Fault::Malformed)
 }
 
 /// Checks where a tree of `size` bytes lies that was declared with `declared` bytes from `start`

@@ -2,8 +2,8 @@
 //! The PCI host.
 
 use crate::fault::Fault;
-use crate::tree::{entries, range, wide, Tree};
-use crate::{Reader, MAX_PCI_DEVICES};
+use crate::tree::{entries, range, registers, wide, Tree};
+use crate::{PciPlaces, Reader, MAX_PCI_DEVICES};
 use core::ops::Range;
 
 /// IEEE 1275: the kind of an address space, with its bits for prefetchable and relocatable.
@@ -44,6 +44,15 @@ pub(crate) fn check(tree: &Tree<'_>, memory: &Range<u64>, reader: Reader) -> Res
     }
     (1..).zip(map()?).try_for_each(|(slot, entry)| interrupt(slot, entry))?;
     Ok(devices)
+}
+
+/// Configuration space and the first memory window.
+pub(crate) fn places(tree: &Tree<'_>) -> Result<PciPlaces, Fault> {
+    let node = tree.compatible("pci-host-cam-generic")?;
+    let (configuration, _) = registers(node)[0].ok_or(Fault::Missing("PCI reg"))?;
+    let first = entries::<7>(node, "ranges").and_then(|mut ranges| ranges.next());
+    let [_, _, _, high, low, ..] = first.ok_or(Fault::Missing("PCI ranges"))?;
+    Ok(PciPlaces { configuration, memory: wide(high, low) })
 }
 
 /// Until Android 15 crosvm had two ranges of 64-bit memory and the firmware refused others; since

@@ -63,6 +63,7 @@ fn good() -> DeviceTree {
     set(t, "/config", "kernel-address", &[0x8000_0000]);
     set(t, "/config", "kernel-size", &[0x30_0000]);
     set_text(t, "/pci", "compatible", "pci-host-cam-generic");
+    set(t, "/pci", "reg", &[0, 0x2e00_0000, 0, 0x100_0000]);
     set(t, "/pci", "ranges", &RANGES);
     set(t, "/pci", "interrupt-map", &MAP);
     set(t, "/pci", "interrupt-map-mask", &[0xf800, 0, 0, 7]);
@@ -91,6 +92,11 @@ fn a_good_tree_is_understood() {
     assert_eq!(facts.initrd, Some(0x8100_0000..0x8100_1000));
     assert_eq!(facts.pool, Some(Pool::Fixed(0x8400_0000..0x8480_0000)));
     assert_eq!((facts.cpus, facts.pci_devices), (2, 2));
+    let mut window = good().to_dtb();
+    window.resize(usize::try_from(WINDOW).unwrap(), 0);
+    assert_eq!(check(&window, Reader::Firmware), Ok(facts), "what follows is ignored");
+    let places = PciPlaces { configuration: 0x2e00_0000, memory: 0x2c00_0000 };
+    assert_eq!(pci_places(&good().to_dtb()), Ok(places));
 }
 
 #[test]

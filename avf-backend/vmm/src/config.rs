@@ -62,12 +62,19 @@ pub enum Protection {
     WithoutFirmware,
     /// Protected; the hypervisor's own firmware runs first and verifies the payload.
     HypervisorFirmware,
+    /// Protected; the firmware in this file runs first, trusted by definition.
+    FirmwareFile(PathBuf),
 }
 
 impl Protection {
     /// Whether the host loses access to the guest's memory.
     pub fn is_protected(&self) -> bool {
         *self != Self::None
+    }
+
+    /// Whether firmware runs before the payload.
+    pub fn has_firmware(&self) -> bool {
+        matches!(self, Self::HypervisorFirmware | Self::FirmwareFile(_))
     }
 }
 

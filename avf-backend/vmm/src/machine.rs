@@ -146,13 +146,16 @@ impl<'a> Machine<'a> {
             Vcpus::MatchHost => host_cpus(),
         };
         let bios = matches!(config.payload, Payload::Bios(_));
-        let pvmfw = config.protection == Protection::HypervisorFirmware;
+        let pvmfw = config.protection.has_firmware();
         let layout = Layout::new(config.memory, config.swiotlb, vcpus, bios, pvmfw)?;
         HostMemory::read().check(layout.memory().size)?;
         let private = config.protection.is_protected() || config.dont_fork;
         let policy = Policy { hugepages: config.hugepages, private };
         let ram = Arc::new(GuestRam::new(&layout, policy)?);
         let placement = boot::load(&config.payload, &layout, ram.memory())?;
+        if let Protection::FirmwareFile(path) = &config.protection {
+            boot::load_firmware(path, ram.memory())?;
+        }
         let times = Arc::new(GuestTimes::new(vcpus));
         let devices = Devices::new(config, &ram, Arc::clone(&times))?;
         let control = config.socket.as_deref().map(Control::open).transpose();
@@ -227,7 +230,7 @@ impl<'a> Machine<'a> {
     fn protect(&self, vm: &Vm) -> Result<(), StartError> {
         match self.config.protection {
             Protection::None => Ok(()),
-            Protection::WithoutFirmware => Ok(vm.set_protected()?),
+            Protection::WithoutFirmware | Protection::FirmwareFile(_) => Ok(vm.set_protected()?),
             Protection::HypervisorFirmware => match vm.pvmfw_size()? {
                 0 => Err(StartError::NoFirmware),
                 size if size > PVMFW.size => Err(StartError::FirmwareTooLarge(size)),
@@ -243,12 +246,18 @@ impl<'a> Machine<'a> {
             return Ok(());
         }
         let payload = self.placement.payload;
-        if self.layout.pvmfw.is_some() {
-            // The hypervisor sets PC to its firmware, which takes the payload from X1 and X2.
+        if self.config.protection.has_firmware() {
+            // Firmware takes the payload from X1 and X2.
             vcpu.set_reg(reg::x(1), payload.start)?;
             vcpu.set_reg(reg::x(2), payload.size)?;
-        } else {
-            vcpu.set_reg(reg::PC, payload.start)?;
+        }
+        match self.config.protection {
+            // The hypervisor sets PC to its firmware.
+            Protection::HypervisorFirmware => {}
+            Protection::FirmwareFile(_) => vcpu.set_reg(reg::PC, PVMFW.start)?,
+            Protection::None | Protection::WithoutFirmware => {
+                vcpu.set_reg(reg::PC, payload.start)?;
+            }
         }
         vcpu.set_reg(reg::x(0), self.layout.dtb.start)
     }

@@ -67,7 +67,7 @@ impl Options {
         Machine {
             image: parts.kernel.image.clone(),
             hypervisor: (!self.no_hypervisor).then(|| hypervisor.clone()),
-            firmware: parts.firmware.exists().then(|| parts.firmware.clone()),
+            firmware: Some(parts.firmware.clone()),
             initramfs: parts.initramfs.clone(),
             append: format!("{words}{slow} {}", self.append).trim().to_owned(),
             memory: self.memory,

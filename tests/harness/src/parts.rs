@@ -34,7 +34,7 @@ pub struct Parts {
     pub refhyp: PathBuf,
     /// The hypervisor with its self-test and the hooks that tests need.
     pub refhyp_test: PathBuf,
-    /// What the hypervisor starts protected VMs with, if there is such a file.
+    /// What the hypervisor starts protected VMs with.
     pub firmware: PathBuf,
     /// The host's initramfs.
     pub initramfs: PathBuf,
@@ -53,7 +53,7 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     kernel::users_tree()?;
     let busybox = fetcher.busybox()?;
     let linux = toolchain::linux(&fetcher)?;
-    let (refhyp, refhyp_test, payload) = bare_metal(project)?;
+    let bare = bare_metal(project)?;
     let userland = cargo::build(project, &linux, "build", USERLAND, &["--bins"], "userland")?;
     let tests = cargo::build(project, &linux, "test", DEVICE_TESTS, &["--no-run"], "tests")?;
     let usual = kernel::build(project, &fetcher, Variant::Usual)?;
@@ -81,12 +81,13 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     }
     host.file(&format!("{GUESTS}/Image"), &guest_image)?;
     host.data(&format!("{GUESTS}/linux-initramfs.cpio.gz"), 0o644, guest.gzip()?);
-    host.file(&format!("{GUESTS}/payload.bin"), &payload)?;
+    host.file(&format!("{GUESTS}/payload.bin"), &bare.payload)?;
+    host.file(&format!("{GUESTS}/pvmfw.bin"), &bare.pvmfw)?;
     configs(project, &mut host)?;
     // Not compressed: the machine would take longer to unpack it than to read it.
     let initramfs = project.out().join(format!("host-initramfs{}.cpio", variant.suffix()));
     write_if_changed(&initramfs, host.write(Vec::new())?)?;
-    let firmware = project.out().join("pvmfw.img");
+    let BareMetal { refhyp, refhyp_test, pvmfw: firmware, .. } = bare;
     Ok(Parts { variant, kernel, refhyp, refhyp_test, firmware, initramfs })
 }
 
@@ -97,7 +98,15 @@ const DEVICE_TESTS: &[&str] = &["gzvm-device-test", "gzvm-vmm-test"];
 /// Packages with programs for the Linux guest.
 const GUEST_PROGRAMS: &[&str] = &["gzvm-vmm-test"];
 
-fn bare_metal(project: &Project) -> Result<(PathBuf, PathBuf, PathBuf)> {
+/// Flat images that run without an operating system.
+struct BareMetal {
+    refhyp: PathBuf,
+    refhyp_test: PathBuf,
+    payload: PathBuf,
+    pvmfw: PathBuf,
+}
+
+fn bare_metal(project: &Project) -> Result<BareMetal> {
     let recipe = toolchain::bare_metal()?;
     let flat = |package: &str, more: &[&str], name: &str| -> Result<PathBuf> {
         let programs = cargo::build(project, &recipe, "build", &[package], more, name)?;
@@ -106,11 +115,12 @@ fn bare_metal(project: &Project) -> Result<(PathBuf, PathBuf, PathBuf)> {
         cargo::flat_image(&program.path, &image)?;
         Ok(image)
     };
-    Ok((
-        flat("refhyp", &[], "refhyp")?,
-        flat("refhyp", &["--features", "test-hooks"], "refhyp-test")?,
-        flat("payload", &[], "payload")?,
-    ))
+    Ok(BareMetal {
+        refhyp: flat("refhyp", &[], "refhyp")?,
+        refhyp_test: flat("refhyp", &["--features", "test-hooks"], "refhyp-test")?,
+        payload: flat("payload", &[], "payload")?,
+        pvmfw: flat("pvmfw", &[], "pvmfw")?,
+    })
 }
 
 /// Directories and the shell, the same for host and guest.

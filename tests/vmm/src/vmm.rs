@@ -8,7 +8,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// The first number of a descriptor that a test hands over; below are those of fixed command lines.
 const FIRST_FD: RawFd = 60;
+/// Bytes that are read from a failure port.
+const FAILURE: u64 = 4096;
 /// Between two looks at a child.
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -136,6 +138,8 @@ pub struct Ended {
     pub status: i32,
     /// Its messages.
     pub said: String,
+    /// What the guest wrote to the failure port.
+    pub failure: String,
 }
 
 impl Ended {
@@ -188,7 +192,12 @@ impl Vmm {
         let status = status.code().or(status.signal().map(|signal| -signal)).unwrap_or(i32::MIN);
         // The rest of the messages, up to the end of the pipe.
         self.said.extend(self.messages.iter());
-        Ok(Ended { status, said: self.said.join("\n") })
+        let mut failure = Vec::new();
+        if let Some(port) = self.failure.take() {
+            port.take(FAILURE).read_to_end(&mut failure)?;
+        }
+        let failure = String::from_utf8_lossy(&failure).into_owned();
+        Ok(Ended { status, said: self.said.join("\n"), failure })
     }
 }
 

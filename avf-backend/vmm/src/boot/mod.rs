@@ -7,7 +7,7 @@ pub use image::{ImageError, ImageHeader};
 
 use crate::config::Payload;
 use crate::files;
-use crate::layout::{Layout, LayoutError, Placement};
+use crate::layout::{Layout, LayoutError, Placement, PVMFW};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -76,6 +76,17 @@ pub fn load(
             Ok(placement)
         }
     }
+}
+
+/// Loads firmware from a file into its window, where it is entered at its start.
+pub fn load_firmware(path: &Path, memory: &GuestMemoryMmap) -> Result<(), BootError> {
+    let mut firmware = Source::open("firmware", path)?;
+    if firmware.size > PVMFW.size {
+        let why = format!("{} bytes, its window has {}", firmware.size, PVMFW.size);
+        let source = io::Error::new(io::ErrorKind::InvalidInput, why);
+        return Err(BootError::File { what: "firmware", path: path.to_owned(), source });
+    }
+    firmware.copy(memory, PVMFW.start)
 }
 
 /// A file to load.
@@ -159,6 +170,20 @@ mod tests {
         let mut text = [0; 7];
         ram.memory().read_slice(&mut text, GuestAddress(region.start)).unwrap();
         assert_eq!(&text, b"ramdisk");
+    }
+
+    #[test]
+    fn firmware_goes_into_its_window() {
+        let layout = Layout::new(16 * MIB, None, 1, false, true).unwrap();
+        let ram = GuestRam::new(&layout, Policy::default()).unwrap();
+        load_firmware(file(b"firmware").path(), ram.memory()).unwrap();
+        let mut start = [0; 8];
+        ram.memory().read_slice(&mut start, GuestAddress(0x7fc0_0000)).unwrap();
+        assert_eq!(&start, b"firmware");
+        let large = file(b"");
+        large.as_file().set_len(4 * MIB + 1).unwrap();
+        let error = load_firmware(large.path(), ram.memory()).unwrap_err().to_string();
+        assert!(error.contains("4194305 bytes, its window has 4194304"), "{error}");
     }
 
     #[test]

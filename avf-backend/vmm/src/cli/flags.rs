@@ -62,7 +62,6 @@ pub const REFUSED: &[Refused] = &[
     refused("gpu-server-cgroup-path", true, GRAPHICS),
     refused("input", true, GRAPHICS),
     refused("net", true, "there is no network device"),
-    refused("protected-vm-with-firmware", true, "firmware comes from the hypervisor only"),
     refused("shared-dir", true, MINIMAL),
     refused("vfio", true, PASSTHROUGH),
     refused("vhost-user-fs", true, MINIMAL),

@@ -65,6 +65,10 @@ struct RunArgs {
     #[arg(long, group = "protection")]
     protected_vm: bool,
 
+    /// Protect the VM; the firmware in FILE runs first
+    #[arg(long, value_name = "FILE", group = "protection")]
+    protected_vm_with_firmware: Option<PathBuf>,
+
     /// Protect the VM; the payload runs first
     #[arg(long, group = "protection")]
     protected_vm_without_firmware: bool,
@@ -200,10 +204,11 @@ fn invalid(message: String) -> CliError {
 }
 
 fn config(run: RunArgs) -> Result<Config, String> {
-    let protection = match (run.protected_vm, run.protected_vm_without_firmware) {
-        (true, _) => Protection::HypervisorFirmware,
-        (_, true) => Protection::WithoutFirmware,
-        _ => Protection::None,
+    let protection = match run.protected_vm_with_firmware {
+        Some(file) => Protection::FirmwareFile(file),
+        None if run.protected_vm => Protection::HypervisorFirmware,
+        None if run.protected_vm_without_firmware => Protection::WithoutFirmware,
+        None => Protection::None,
     };
     let payload = match (run.bios, run.kernel) {
         (Some(bios), _) => Payload::Bios(bios),

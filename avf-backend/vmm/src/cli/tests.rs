@@ -87,7 +87,10 @@ fn protected_vms() {
     assert_eq!(config.protection, Protection::WithoutFirmware);
     assert_eq!(config.swiotlb, Some(DEFAULT_SWIOTLB), "GenieZone cannot do without");
     assert_eq!(accepted(&["--swiotlb", "12", "k"]).swiotlb, None, "has no use unprotected");
+    let config = accepted(&["--protected-vm-with-firmware", "/f", "k"]);
+    assert_eq!(config.protection, Protection::FirmwareFile("/f".into()));
     refused(&["--protected-vm", "--protected-vm-without-firmware", "k"]);
+    refused(&["--protected-vm", "--protected-vm-with-firmware=/f", "k"]);
 }
 
 #[test]

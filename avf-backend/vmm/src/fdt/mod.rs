@@ -51,15 +51,21 @@ pub fn write(root: &tree::Node) -> Result<Vec<u8>, FdtError> {
     }
 }
 
-/// Checks what nobody would report later: a tree that guests read only a part of, or one that the
-/// firmware refuses.
+/// Checks what nobody would report later: a tree that guests read only a part of, or one that
+/// AVF's firmware refuses. Other firmware may demand something else.
 pub fn check(blob: &[u8], layout: &Layout, protection: &Protection) -> Result<(), FdtError> {
     let window = layout.dtb;
     let size = u64::try_from(blob.len()).map_err(|_| FdtError::TooLarge(blob.len()))?;
     let ram = layout.ram.start..layout.ram.end();
     gzvm_dtcheck::check_place(size, window.start, window.size, &ram).map_err(FdtError::Place)?;
-    if *protection == Protection::HypervisorFirmware {
-        gzvm_dtcheck::check(blob, Reader::Firmware).map_err(FdtError::Refused)?;
+    match (protection.has_firmware(), gzvm_dtcheck::check(blob, Reader::Firmware)) {
+        (true, Err(fault)) if *protection == Protection::HypervisorFirmware => {
+            Err(FdtError::Refused(fault))
+        }
+        (true, Err(fault)) => {
+            log::warn!("AVF's firmware would refuse the device tree: {fault}");
+            Ok(())
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }

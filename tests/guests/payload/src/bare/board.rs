@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The machine as the programs want it.
 
-use super::console::Console;
 use super::cpus;
 use super::timer::{self, Timer};
+use guest_bare::console::Console;
 use gzvm_guest::Hypervisor;
 use payload::machine::Machine;
 use payload::Platform;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The machine's other CPUs: each says that it is there and turns itself off.
 
-use aarch64_rt::{start_core, Stack};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use guest_bare::aarch64_rt::{start_core, Stack};
 use payload::machine::MAX_CPUS;
 use smccc::Hvc;
 
@@ -43,5 +43,5 @@ pub(super) fn arrived() -> usize {
 fn arrive() {
     ARRIVED.fetch_add(1, Ordering::Release);
     let _ = smccc::psci::cpu_off::<Hvc>();
-    super::stop()
+    guest_bare::stop()
 }

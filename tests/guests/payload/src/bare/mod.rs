@@ -2,11 +2,8 @@
 //! From the first instruction to power-off, on bare metal at EL1.
 
 mod board;
-mod console;
 mod cpus;
-mod exceptions;
 mod stall;
-mod start;
 mod timer;
 
 use arm_sysregs::el0::accessors::read_currentel;
@@ -21,9 +18,12 @@ use stall::StallDetector;
 /// The page that is shared in one mode and kept secret in another.
 static PAGE: Page = Page::zeroed();
 
-/// Runs the program that the command line asks for. Entered by `start.rs`.
-fn main(dtb: &'static [u8]) -> ! {
-    let machine = match Machine::from_device_tree(dtb) {
+guest_bare::program!("payload", main);
+
+/// Runs the program that the command line asks for. The boot protocol has the device tree's address
+/// in x0.
+fn main([dtb, ..]: [u64; 3]) -> ! {
+    let machine = match Machine::from_device_tree(guest_bare::start::device_tree(dtb)) {
         Ok(machine) => machine,
         // There is no console yet; the panic resets the VM.
         Err(error) => panic!("{error}"),
@@ -40,7 +40,7 @@ fn main(dtb: &'static [u8]) -> ! {
     }
     run(&mut board, &machine, mode);
     say!(&mut board, "{DONE}");
-    power_off()
+    guest_bare::exceptions::power_off()
 }
 
 /// Makes the devices' pages reachable: under GenieZone, a guest says which pages the host may
@@ -101,18 +101,5 @@ fn watched(board: &mut Board<'_>, machine: &Machine<'_>, mode: Mode) {
         while board.counter() < until || mode == Mode::Stall {}
         detector.reload();
         say!(board, "watched: {round}");
-    }
-}
-
-/// Turns the VM off.
-fn power_off() -> ! {
-    let _ = smccc::psci::system_off::<smccc::Hvc>();
-    stop()
-}
-
-/// Waits for ever; used where the hypervisor did not do as it was told.
-fn stop() -> ! {
-    loop {
-        arm_gic::wfi();
     }
 }
