@@ -11,6 +11,24 @@ use std::path::PathBuf;
 pub enum Opt {
     /// Runs a VM that a JSON file describes
     Run(Box<RunArgs>),
+    /// Compares a guest's clock with the host's, at the same counter value
+    Clock(ClockArgs),
+}
+
+/// `vm clock`.
+#[derive(Debug, Args)]
+pub struct ClockArgs {
+    /// vsock context id of the VM, as `vm run` prints it
+    #[arg(value_name = "CID")]
+    pub cid: u32,
+
+    /// Set the guest's clock to the host's first
+    #[arg(long)]
+    pub resync: bool,
+
+    /// Do so now, and whenever the host's clock is set or the host returns from suspend
+    #[arg(long, conflicts_with = "resync")]
+    pub watch: bool,
 }
 
 /// `vm run`.
@@ -124,8 +142,10 @@ mod tests {
     use clap::CommandFactory;
 
     fn run(args: &[&str]) -> Result<Box<RunArgs>, clap::Error> {
-        let Opt::Run(args) = Opt::try_parse_from([&["vm", "run"], args].concat())?;
-        Ok(args)
+        match Opt::try_parse_from([&["vm", "run"], args].concat())? {
+            Opt::Run(args) => Ok(args),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -164,6 +184,19 @@ mod tests {
         assert_eq!(args.common.cpu_topology, Cpus::Count(4));
         assert_eq!(args.common.mem.map(u32::from), Some(300));
         assert_eq!(args.debug.log, Some("l".into()));
+    }
+
+    #[test]
+    fn clocks() {
+        let clock = |args: &[&str]| match Opt::try_parse_from([&["vm", "clock"], args].concat()) {
+            Ok(Opt::Clock(args)) => Some((args.cid, args.resync, args.watch)),
+            _ => None,
+        };
+        assert_eq!(clock(&["2048"]), Some((2048, false, false)));
+        assert_eq!(clock(&["--resync", "5"]), Some((5, true, false)));
+        assert_eq!(clock(&["5", "--watch"]), Some((5, false, true)));
+        assert_eq!(clock(&["5", "--watch", "--resync"]), None);
+        assert_eq!(clock(&[]), None);
     }
 
     #[test]

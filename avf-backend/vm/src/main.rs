@@ -5,6 +5,7 @@
 
 mod argv;
 mod cli;
+mod clock;
 mod config;
 mod death;
 mod launch;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(logger).format_timestamp(None).init();
     let result = match cli::Opt::parse() {
         cli::Opt::Run(args) => run::run(&args),
+        cli::Opt::Clock(args) => clock::clock(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

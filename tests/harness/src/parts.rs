@@ -96,7 +96,7 @@ const USERLAND: &[&str] = &["gzvm-demo", "gzvm-vmm", "vm"];
 /// Packages with tests that run in the machine.
 const DEVICE_TESTS: &[&str] = &["gzvm-device-test", "gzvm-vmm-test"];
 /// Packages with programs for the Linux guest.
-const GUEST_PROGRAMS: &[&str] = &["gzvm-vmm-test"];
+const GUEST_PROGRAMS: &[&str] = &["gzvm-clock", "gzvm-vmm-test"];
 
 /// Flat images that run without an operating system.
 struct BareMetal {
@@ -146,7 +146,9 @@ fn linux_guest(project: &Project, kernel: &Kernel, busybox: &Path) -> Result<Arc
     let data = fs::read(&init).with_context(|| format!("cannot read {}", init.display()))?;
     archive.data("init", 0o755, data);
     let built = module::build(project, kernel, &source, "gzvm_guest")?;
-    archive.file("lib/modules/gzvm_guest.ko", &built.join("gzvm_guest.ko"))?;
+    for name in ["gzvm_guest.ko", "gzvm_ptp.ko"] {
+        archive.file(&format!("lib/modules/{name}"), &built.join(name))?;
+    }
     Ok(archive)
 }
 
