@@ -115,12 +115,15 @@ fn w32_only_the_target_is_woken() {
         // The time for the other one to fall asleep: until then it may look around.
         std::thread::sleep(std::time::Duration::from_millis(100));
         let Some(before) = exits(1, "idle") else { return };
+        assert!(before > 0, "the other vCPU does not wait");
         for _ in 0..ROUNDS {
             machine.raise(SPI).expect("IRQ_LINE");
             assert_eq!(vcpu.report(), 32 + u64::from(SPI));
+            // Time for the other one to look around in vain.
+            std::thread::sleep(std::time::Duration::from_millis(2));
         }
         let woken = exits(1, "idle").expect("statistics") - before;
-        assert!(woken < ROUNDS / 4, "woken {woken} times by {ROUNDS} interrupts of another vCPU");
+        assert!(woken < ROUNDS / 10, "woken {woken} times by {ROUNDS} interrupts of another vCPU");
     });
 }
 
