@@ -4,7 +4,8 @@
 use crate::error::{Error, Result};
 use crate::ioctl;
 use crate::vm::Vm;
-use gzvm_abi::uapi::DEVICE_PATH;
+use gzvm_abi::ext;
+use gzvm_abi::uapi::{self, DEVICE_PATH};
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
@@ -35,6 +36,13 @@ impl Gzvm {
     /// it.
     pub fn check_extension(&self, cap: u64) -> Result<Option<u64>> {
         check_extension(self.file.as_fd(), cap)
+    }
+
+    /// How many vCPUs a VM may have, as far as driver and hypervisor say.
+    pub fn max_vcpus(&self) -> Result<u32> {
+        let limits = self.check_extension(ext::QUERY_LIMITS)?;
+        // CAST: the field has 16 bits.
+        Ok(limits.map_or(uapi::DEFAULT_MAX_VCPUS, |limits| limits as u32 & 0xffff))
     }
 
     /// Creates a VM, without memory, vCPUs or interrupt controller.

@@ -47,6 +47,8 @@ pub(crate) const CREATE_DEVICE: Request<uapi::CreateDevice> =
     request("GZVM_CREATE_DEVICE", uapi::CREATE_DEVICE);
 pub(crate) const SET_DTB_CONFIG: Request<uapi::DtbConfig> =
     request("GZVM_SET_DTB_CONFIG", uapi::SET_DTB_CONFIG);
+pub(crate) const GET_RANGE_STATE: Request<uapi::RangeState> =
+    request("GZVM_GET_RANGE_STATE", uapi::GET_RANGE_STATE);
 const RUN: Request<RunArea> = request("GZVM_RUN", uapi::RUN);
 
 fn check(name: &'static str, answer: libc::c_int) -> Result<libc::c_int> {

@@ -40,4 +40,4 @@ pub use device::Gzvm;
 pub use error::{Error, Result};
 pub use exit::{Exit, SystemEvent};
 pub use vcpu::{Kicker, Vcpu};
-pub use vm::Vm;
+pub use vm::{RangeState, Vm};

@@ -54,6 +54,17 @@ impl Vm {
         ioctl::call(self.fd.as_fd(), &ioctl::CREATE_DEVICE, &mut device).map(drop)
     }
 
+    /// The state of guest memory from `addr` on, page aligned, and how many of `size` bytes have it,
+    /// at least a page; `None` where driver or hypervisor cannot tell (phones' cannot).
+    pub fn range_state(&self, addr: u64, size: u64) -> Result<Option<(RangeState, u64)>> {
+        let mut range = uapi::RangeState { guest_phys_addr: addr, size, ..Default::default() };
+        match ioctl::call(self.fd.as_fd(), &ioctl::GET_RANGE_STATE, &mut range) {
+            Ok(_) => Ok(RangeState::new(range.state).map(|state| (state, range.size))),
+            Err(e) if matches!(e.errno(), libc::EOPNOTSUPP | libc::ENOTTY) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Creates the vCPU with index `id`, counted from 0.
     pub fn create_vcpu(&self, id: u32) -> Result<Vcpu> {
         let fd = ioctl::call_value(self.fd.as_fd(), &ioctl::CREATE_VCPU, u64::from(id))?;
@@ -163,6 +174,33 @@ impl Vm {
     pub fn set_dtb_config(&self, addr: u64, size: u64) -> Result<()> {
         let mut config = uapi::DtbConfig { dtb_addr: addr, dtb_size: size };
         ioctl::call(self.fd.as_fd(), &ioctl::SET_DTB_CONFIG, &mut config).map(drop)
+    }
+}
+
+/// Who has access to guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RangeState {
+    /// It is in no memory slot.
+    Absent,
+    /// The guest only.
+    Private,
+    /// Guest and host.
+    Shared,
+    /// The host only: the guest has not got it yet, or has given it back, and the driver holds no
+    /// page of it.
+    Unpinned,
+}
+
+impl RangeState {
+    /// What a number of the ABI means; `None` for those to come.
+    fn new(state: u32) -> Option<Self> {
+        match state {
+            uapi::RANGE_STATE_ABSENT => Some(Self::Absent),
+            uapi::RANGE_STATE_PRIVATE => Some(Self::Private),
+            uapi::RANGE_STATE_SHARED => Some(Self::Shared),
+            uapi::RANGE_STATE_UNPINNED => Some(Self::Unpinned),
+            _ => None,
+        }
     }
 }
 

@@ -82,6 +82,8 @@ pub struct Request {
     pub hugepages: bool,
     /// A scheduling hint.
     pub boost_uclamp: bool,
+    /// When the host provides guest memory; the VMM's default if nobody says.
+    pub memory_policy: Option<String>,
 }
 
 /// Where arm64 guests have their PCI bus.
@@ -128,6 +130,9 @@ pub fn build(request: &Request) -> Vec<String> {
     }
     if request.boost_uclamp {
         args.all(["--boost-uclamp"]);
+    }
+    if let Some(policy) = &request.memory_policy {
+        args.pair("--memory-policy", policy.clone());
     }
     args.0
 }
@@ -222,6 +227,7 @@ mod tests {
             dump_device_tree: None,
             hugepages: false,
             boost_uclamp: false,
+            memory_policy: None,
         }
     }
 
@@ -256,6 +262,7 @@ mod tests {
             boost_uclamp: true,
             console_in_is_serial: true,
             dump_device_tree: Some(15),
+            memory_policy: Some("prefault".into()),
             ..request()
         });
         assert_eq!(config.protection, vmm::Protection::WithoutFirmware);
@@ -266,6 +273,7 @@ mod tests {
         assert_eq!(config.serial[0].input, Some(input));
         assert_eq!(config.dump_device_tree, Some("/proc/self/fd/15".into()));
         assert!(config.hugepages && config.dont_fork);
+        assert_eq!(config.memory_mode, gzvm_vmm::memory::Mode::Prefault);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// The virtual platform's version, which a description's `platform_version` must admit.
 const PLATFORM_VERSION: Version = Version::new(1, 0, 0);
@@ -87,6 +88,8 @@ pub struct Partition {
     /// Whether the guest may write.
     #[serde(default)]
     pub writable: bool,
+    /// Its unique id in the partition table; a random one if there is none.
+    pub guid: Option<Uuid>,
 }
 
 /// Which of the guest's devices console input goes to.
@@ -201,7 +204,7 @@ mod tests {
     fn everything() {
         let text = r#"{"name": "n", "bootloader": "b", "params": "p", "protected": true,
             "disks": [{"image": "i", "writable": true}, {"writable": false, "partitions":
-            [{"label": "l", "path": "p", "guid": "g"}]}], "memory_mib": 300,
+            [{"label": "l", "path": "p", "guid": "0fc63daf-8483-4772-8e79-3d69d8477de4"}]}], "memory_mib": 300,
             "cpu_topology": "match_host", "platform_version": "1.0.0", "devices": [],
             "console_input_device": "ttyS0", "usb_config": {"controller": false}}"#;
         let config = VmConfig::parse(text).unwrap();

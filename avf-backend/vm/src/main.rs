@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod death;
 mod launch;
+mod partitions;
 mod props;
 mod run;
 

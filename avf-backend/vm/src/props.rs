@@ -16,6 +16,9 @@ const FILE_VARIABLE: &str = "GZVM_PROPS";
 /// Which firmware protected VMs start with: not set, the hypervisor's own; `none`; or a file.
 const PVMFW_PATH: &str = "hypervisor.pvmfw.path";
 
+/// When the host provides guest memory: the VMM's `--memory-policy`. Ours, not AVF's.
+const MEMORY_POLICY: &str = "hypervisor.gzvm.memory_policy";
+
 /// All properties.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Props(HashMap<String, String>);
@@ -38,6 +41,11 @@ impl Props {
         Self(pairs.map(|(name, value)| (name.trim().into(), value.trim().into())).collect())
     }
 
+    /// When the host provides guest memory, if the property says.
+    pub fn memory_policy(&self) -> Option<String> {
+        self.0.get(MEMORY_POLICY).filter(|value| !value.is_empty()).cloned()
+    }
+
     /// How protected VMs start.
     pub fn firmware(&self) -> Firmware {
         match self.0.get(PVMFW_PATH).map(String::as_str) {
@@ -51,6 +59,13 @@ impl Props {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_policy_is_passed_on() {
+        assert_eq!(Props::default().memory_policy(), None);
+        let props = Props::parse("hypervisor.gzvm.memory_policy=static");
+        assert_eq!(props.memory_policy().as_deref(), Some("static"));
+    }
 
     #[test]
     fn firmware_follows_the_property() {

@@ -6,6 +6,7 @@ use crate::cli::{CommonArgs, DebugArgs, RunArgs};
 use crate::config::{self, ConsoleInput, VmConfig};
 use crate::death::DeathReason;
 use crate::launch;
+use crate::partitions;
 use crate::props::Props;
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use std::fs::OpenOptions;
@@ -126,6 +127,7 @@ fn request(
         dump_device_tree: dump.map(|p| files.write("--dump-device-tree", p)).transpose()?,
         hugepages: common.hugepages,
         boost_uclamp: common.boost_uclamp,
+        memory_policy: props.memory_policy(),
     })
 }
 
@@ -143,7 +145,8 @@ fn boot(config: &VmConfig, files: &mut Files) -> Result<Boot> {
 
 fn disk(disk: &config::Disk, files: &mut Files) -> Result<Disk> {
     let Some(image) = &disk.image else {
-        bail!("key \"disks\": partitions are not supported, give an \"image\"");
+        let list = partitions::compose(&disk.partitions, &mut |fd| files.keep(fd))?;
+        return Ok(Disk { image: files.keep(list), writable: disk.writable });
     };
     let mut options = OpenOptions::new();
     options.read(true).write(disk.writable);

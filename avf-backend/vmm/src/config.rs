@@ -3,6 +3,7 @@
 
 use crate::devices::pci::PciWindows;
 use crate::layout::MIB;
+use crate::memory::Mode;
 use std::path::PathBuf;
 
 /// A VM's configuration.
@@ -32,6 +33,8 @@ pub struct Config {
     pub disks: Vec<DiskConfig>,
     /// Where the guest finds PCI.
     pub pci: PciWindows,
+    /// When the host provides guest memory.
+    pub memory_mode: Mode,
     /// Whether guest memory asks for transparent huge pages.
     pub hugepages: bool,
     /// Whether guest memory is kept out of child processes and core dumps, whatever the protection.

@@ -24,6 +24,15 @@ pub enum VmEvent {
         /// Its index.
         vcpu: usize,
     },
+    /// A device's queue is in memory that the guest has not shared.
+    PrivateQueue {
+        /// The device's name.
+        device: String,
+        /// The queue's index.
+        queue: usize,
+        /// The first guest address of it that is private.
+        address: u64,
+    },
     /// This process was asked to end.
     Signal(Signal),
     /// The process that started this one is gone.

@@ -78,6 +78,14 @@ pub enum StartError {
         "this hypervisor runs no protected VMs: start it unprotected (without --protected-vm...)"
     )]
     NotProtectable,
+    /// More vCPUs than a VM may have.
+    #[error("{wanted} vCPUs: the hypervisor allows {allowed} (--cpus)")]
+    TooManyVcpus {
+        /// Asked for.
+        wanted: u32,
+        /// Allowed.
+        allowed: u32,
+    },
     /// The hypervisor has no firmware.
     #[error(
         "the hypervisor has no protected-VM firmware: use --protected-vm-without-firmware \
@@ -120,7 +128,7 @@ pub fn run(config: &Config) -> Result<Ending, StartError> {
     signals::prepare_kicks().map_err(io_error("signals"))?;
     let gzvm = Gzvm::open_at(&config.device)
         .map_err(|e| preflight::explain_device(Path::new("/"), &config.device, e))?;
-    let machine = Machine::prepare(config)?;
+    let machine = Machine::prepare(config, vcpus(config.vcpus, gzvm.max_vcpus()?)?)?;
     let running = machine.start(&gzvm, &sender)?;
     drop(sender);
     Ok(running.wait(&receiver))
@@ -140,17 +148,16 @@ pub struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// Makes memory and devices, loads the payload and writes the device tree.
-    pub fn prepare(config: &'a Config) -> Result<Self, StartError> {
-        let vcpus = match config.vcpus {
-            Vcpus::Count(count) => count,
-            Vcpus::MatchHost => host_cpus(),
-        };
+    pub fn prepare(config: &'a Config, vcpus: u32) -> Result<Self, StartError> {
         let bios = matches!(config.payload, Payload::Bios(_));
         let pvmfw = config.protection.has_firmware();
         let layout = Layout::new(config.memory, config.swiotlb, vcpus, bios, pvmfw)?;
         HostMemory::read().check(layout.memory().size)?;
+        for line in preflight::advice(Path::new("/"), layout.memory().size, config.hugepages) {
+            log::warn!("{line}");
+        }
         let private = config.protection.is_protected() || config.dont_fork;
-        let policy = Policy { hugepages: config.hugepages, private };
+        let policy = Policy { mode: config.memory_mode, hugepages: config.hugepages, private };
         let ram = Arc::new(GuestRam::new(&layout, policy)?);
         let placement = boot::load(&config.payload, &layout, ram.memory())?;
         if let Protection::FirmwareFile(path) = &config.protection {
@@ -200,7 +207,7 @@ impl<'a> Machine<'a> {
 
     /// Hands everything to the driver and starts the vCPUs.
     pub fn start(self, gzvm: &Gzvm, events: &Sender<VmEvent>) -> Result<Running, StartError> {
-        let vm = gzvm.create_vm()?;
+        let vm = Arc::new(gzvm.create_vm()?);
         let protected = self.config.protection.is_protected();
         if protected && vm.check_extension(cap::PROTECTED_VM)? != Some(1) {
             return Err(StartError::NotProtectable);
@@ -210,7 +217,7 @@ impl<'a> Machine<'a> {
         }
         self.ram.register(&vm)?;
         vm.create_vgic(crate::layout::GIC_DIST.start, self.layout.gic_redist.start)?;
-        self.devices.connect(&vm)?;
+        self.devices.connect(&vm, events)?;
         let vcpus = (0..self.vcpus).map(|id| vm.create_vcpu(id)).collect::<Result<Vec<_>, _>>()?;
         self.protect(&vm)?;
         vm.set_dtb_config(self.layout.dtb.start, DTB_WINDOW)?;
@@ -263,6 +270,17 @@ impl<'a> Machine<'a> {
     }
 }
 
+/// How many vCPUs the VM gets.
+fn vcpus(wanted: Vcpus, allowed: u32) -> Result<u32, StartError> {
+    match wanted {
+        Vcpus::Count(wanted) if wanted > allowed => {
+            Err(StartError::TooManyVcpus { wanted, allowed })
+        }
+        Vcpus::Count(count) => Ok(count),
+        Vcpus::MatchHost => Ok(host_cpus().min(allowed)),
+    }
+}
+
 fn host_cpus() -> u32 {
     let count = thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(count).unwrap_or(u32::MAX)
@@ -298,7 +316,7 @@ fn seeds() -> io::Result<Seeds> {
 #[derive(Debug)]
 pub struct Running {
     vcpus: Arc<VcpuThreads>,
-    _vm: Vm,
+    _vm: Arc<Vm>,
 }
 
 impl Running {
@@ -331,6 +349,10 @@ fn ending(event: VmEvent) -> Ending {
             Ending { message, ..plain(ExitStatus::WatchdogReset) }
         }
         VmEvent::VcpuFailed { vcpu, why } => crash(format!("vCPU {vcpu}: {why}")),
+        VmEvent::PrivateQueue { device, queue, address } => crash(format!(
+            "{device} queue {queue}: guest address {address:#x} is private: the guest lacks \
+             restricted DMA for this device"
+        )),
         VmEvent::ParentGone => {
             let message = Some("nobody reads the failure port any more".into());
             Ending { message, ..plain(ExitStatus::Success) }

@@ -4,7 +4,11 @@
 //! Each region is a mapping of its own with a hole behind it, because phones' drivers demand that a
 //! slot is exactly one mapping of the kernel's, and the kernel joins neighbours.
 
-use crate::layout::{Layout, Region};
+mod policy;
+
+pub use policy::{Mode, Policy};
+
+use crate::layout::{Layout, Region, MIB};
 use gzvm::abi::uapi::{self, UserspaceMemoryRegion};
 use gzvm::abi::BLOCK_SIZE;
 use gzvm::Vm;
@@ -48,6 +52,20 @@ pub enum MemoryError {
     /// The regions do not make a memory.
     #[error("guest memory: {0}")]
     Regions(#[from] vm_memory::Error),
+    /// The host could not provide it in advance.
+    #[error(
+        "guest memory: the host provided {} of {} MiB: {source}: give the VM less (--mem), or use \
+         --memory-policy lazy",
+        provided / MIB, total / MIB
+    )]
+    Populate {
+        /// Bytes that there are.
+        provided: u64,
+        /// Bytes that there should be.
+        total: u64,
+        /// Cause.
+        source: io::Error,
+    },
     /// The driver refused a slot.
     #[error("guest memory at {:#x}: {source}", region.start)]
     Slot {
@@ -56,16 +74,6 @@ pub enum MemoryError {
         /// Cause.
         source: gzvm::Error,
     },
-}
-
-/// How guest memory is to be treated by the host's kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// Ask for transparent huge pages.
-    pub hugepages: bool,
-    /// Keep it out of child processes and core dumps. For protected VMs: an access to a private
-    /// page is an error, and a core dump touches every page.
-    pub private: bool,
 }
 
 /// Guest memory.
@@ -106,7 +114,28 @@ impl GuestRam {
             parts.push(Part { region, purpose, mapping });
             offset += region.size;
         }
-        Ok(Self { memory: GuestMemoryMmap::from_regions(regions)?, parts })
+        let ram = Self { memory: GuestMemoryMmap::from_regions(regions)?, parts };
+        ram.populate(policy.mode)?;
+        Ok(ram)
+    }
+
+    /// Has the host provide the memory now, if the mode says so.
+    fn populate(&self, mode: Mode) -> Result<(), MemoryError> {
+        if mode == Mode::Lazy {
+            return Ok(());
+        }
+        let total = self.parts.iter().map(|part| part.region.size).sum();
+        let mut provided = 0;
+        for part in &self.parts {
+            for (offset, len) in policy::batches(part.region.size) {
+                part.mapping
+                    .populate(offset, len, mode == Mode::Static)
+                    .map_err(|source| MemoryError::Populate { provided, total, source })?;
+                provided += len;
+                log::info!("guest memory: {} of {} MiB are there", provided / MIB, total / MIB);
+            }
+        }
+        Ok(())
     }
 
     /// The memory, for loading and for devices. Not for longer than `self` lives.
@@ -216,6 +245,29 @@ impl Mapping {
         }
     }
 
+    /// Has the kernel provide `len` bytes at `offset`, and lock them if that is wanted.
+    fn populate(&self, offset: u64, len: u64, lock: bool) -> io::Result<()> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let offset = usize::try_from(offset).map_err(|_| invalid())?;
+        let len = usize::try_from(len).map_err(|_| invalid())?;
+        if offset.checked_add(len).is_none_or(|end| end > self.size.get()) {
+            return Err(invalid());
+        }
+        // SAFETY: the range is in our mapping (checked), and populating changes no contents.
+        let done = unsafe {
+            let start = self.start.as_ptr().byte_add(offset);
+            libc::madvise(start, len, libc::MADV_POPULATE_WRITE)
+        };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if lock {
+            // SAFETY: the range is in our mapping (checked), and locking changes no contents.
+            unsafe { mman::mlock(self.start.byte_add(offset), len) }?;
+        }
+        Ok(())
+    }
+
     fn address(&self) -> u64 {
         // CAST: addresses have 64 bits on the supported machines.
         self.start.as_ptr().addr() as u64
@@ -260,14 +312,32 @@ mod tests {
     use std::fs;
     use vm_memory::{Bytes, GuestMemory, GuestMemoryRegion};
 
-    fn protected() -> GuestRam {
+    fn protected(mode: Mode) -> GuestRam {
         let layout = Layout::new(24 * MIB, Some(8 * MIB), 1, false, true).unwrap();
-        GuestRam::new(&layout, Policy { hugepages: true, private: true }).unwrap()
+        GuestRam::new(&layout, Policy { mode, hugepages: true, private: true }).unwrap()
+    }
+
+    /// Bytes of guest memory that the host has provided.
+    fn resident(ram: &GuestRam) -> u64 {
+        let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let of = |part: &Part| {
+            let start = format!("{:x}-", part.mapping.address());
+            let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&start));
+            let rss = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+            rss.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+        };
+        ram.parts.iter().map(of).sum()
+    }
+
+    #[test]
+    fn memory_is_provided_when_the_mode_says() {
+        assert_eq!(resident(&protected(Mode::Lazy)), 0);
+        assert_eq!(resident(&protected(Mode::Prefault)), 28 * MIB);
     }
 
     #[test]
     fn regions_are_block_aligned_and_apart() {
-        let ram = protected();
+        let ram = protected(Mode::Lazy);
         let mut ends = Vec::new();
         for part in &ram.parts {
             assert_eq!(part.mapping.address() % BLOCK_SIZE, 0);
@@ -281,7 +351,7 @@ mod tests {
 
     #[test]
     fn each_region_is_one_mapping_of_the_memfd() {
-        let ram = protected();
+        let ram = protected(Mode::Lazy);
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
         for part in &ram.parts {
             let start = part.mapping.address();
@@ -293,7 +363,7 @@ mod tests {
 
     #[test]
     fn contents_are_the_files_and_the_size_is_sealed() {
-        let ram = protected();
+        let ram = protected(Mode::Lazy);
         ram.memory().write_obj(0x1122_3344_u32, GuestAddress(0x8000_0000)).unwrap();
         let region = ram.memory().find_region(GuestAddress(0x8000_0000)).unwrap();
         let offset = region.file_offset().unwrap();

@@ -61,6 +61,52 @@ pub struct HostMemory {
     pub memlock: Option<u64>,
 }
 
+/// Words of the kernel's switch for huge pages of shared memory that let a VM have them.
+const SHMEM_ENABLED: [&str; 4] = ["[always]", "[within_size]", "[advise]", "[force]"];
+/// The order of a 2 MiB block in `/proc/buddyinfo`, with pages of 4 KiB.
+const BLOCK_ORDER: usize = 9;
+
+/// What a user should know although the VM can run: lines for the log. `root` is where the host's
+/// `/sys` and `/proc` are.
+pub fn advice(root: &Path, needed: u64, hugepages: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    let switch = root.join("sys/kernel/mm/transparent_hugepage/shmem_enabled");
+    let value = fs::read_to_string(&switch).unwrap_or_default();
+    if hugepages && !value.is_empty() && !SHMEM_ENABLED.iter().any(|word| value.contains(word)) {
+        lines.push(format!(
+            "huge pages are off for guest memory: echo advise >{}",
+            Path::new("/").join(switch.strip_prefix(root).unwrap_or(&switch)).display()
+        ));
+    }
+    let buddies = fs::read_to_string(root.join("proc/buddyinfo")).unwrap_or_default();
+    if let Some(free) = contiguous(&buddies) {
+        if hugepages && free < needed {
+            lines.push(format!(
+                "of {} MiB, {} MiB are free in blocks of 2 MiB: the rest is given page by page \
+                 (echo 1 >/proc/sys/vm/compact_memory may help)",
+                needed.div_ceil(MIB),
+                free / MIB
+            ));
+        }
+    }
+    lines
+}
+
+/// Bytes that are free in blocks of 2 MiB or more.
+fn contiguous(buddyinfo: &str) -> Option<u64> {
+    let zone = |line: &str| {
+        let (_, counts) = line.split_once("zone")?;
+        let counts = counts.split_whitespace().skip(1).enumerate().skip(BLOCK_ORDER);
+        let bytes = counts.filter_map(|(order, count)| {
+            let blocks: u64 = count.parse().ok()?;
+            blocks.checked_mul(4096_u64.checked_shl(u32::try_from(order).ok()?)?)
+        });
+        Some(bytes.sum::<u64>())
+    };
+    let zones: Vec<u64> = buddyinfo.lines().filter_map(zone).collect();
+    (!zones.is_empty()).then(|| zones.iter().sum())
+}
+
 impl HostMemory {
     /// Asks the running kernel, after raising the limit on locked memory as far as it goes.
     pub fn read() -> Self {
@@ -186,6 +232,27 @@ mod tests {
         assert!(HostMemory::default().check(u64::MAX).is_ok());
         assert_eq!(available("MemTotal: 5 kB\n"), None);
         assert_eq!(available("MemAvailable:     2048 kB\n"), Some(2 * MIB));
+    }
+
+    #[test]
+    fn advice_is_given_only_on_what_is_known() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(advice(root.path(), u64::MAX, true).is_empty());
+        let (sys, proc) = ("sys/kernel/mm/transparent_hugepage", "proc");
+        for dir in [sys, proc] {
+            fs::create_dir_all(root.path().join(dir)).unwrap();
+        }
+        let switch = root.path().join(sys).join("shmem_enabled");
+        fs::write(&switch, "always within_size advise [never] deny force\n").unwrap();
+        let buddies = "Node 0, zone DMA 9 9 9 9 9 9 9 9 9 2 1\nNode 0, zone Normal 1 1\n";
+        fs::write(root.path().join("proc/buddyinfo"), buddies).unwrap();
+        assert_eq!(contiguous(buddies), Some(8 * MIB));
+        let lines = advice(root.path(), 9 * MIB, true);
+        assert!(lines[0].contains("advise >/sys/kernel/mm"), "{lines:?}");
+        assert!(lines[1].contains("of 9 MiB, 8 MiB are free"), "{lines:?}");
+        assert!(advice(root.path(), 9 * MIB, false).is_empty(), "nobody asked");
+        fs::write(&switch, "always within_size [advise] never deny force\n").unwrap();
+        assert!(advice(root.path(), 8 * MIB, true).is_empty());
     }
 
     #[test]

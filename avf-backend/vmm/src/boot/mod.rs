@@ -2,6 +2,7 @@
 //! Loading: what is a bootable image, and where its parts go.
 
 mod image;
+mod lz4;
 
 pub use image::{ImageError, ImageHeader};
 
@@ -57,6 +58,7 @@ pub fn load(
     match payload {
         Payload::Kernel { kernel, initrd } => {
             let mut image = Source::open("kernel", kernel)?;
+            image.unpack(layout.payload.size)?;
             let mut ramdisk =
                 initrd.as_deref().map(|path| Source::open("initrd", path)).transpose()?;
             let header = ImageHeader::read(&mut image.file, image.size)
@@ -113,6 +115,19 @@ impl<'a> Source<'a> {
         let (file, size) =
             open().map_err(|source| BootError::File { what, path: path.to_owned(), source })?;
         Ok(Self { what, path, file, size })
+    }
+
+    /// Unpacks it if it is packed, to at most `limit` bytes.
+    fn unpack(&mut self, limit: u64) -> Result<(), BootError> {
+        let unpacked = match lz4::is_packed(&mut self.file) {
+            Ok(true) => lz4::unpack(&mut self.file, limit),
+            Ok(false) => return Ok(()),
+            Err(e) => Err(e),
+        };
+        let (what, path) = (self.what, self.path.to_owned());
+        (self.file, self.size) =
+            unpacked.map_err(|source| BootError::File { what, path, source })?;
+        Ok(())
     }
 
     fn copy(&mut self, memory: &GuestMemoryMmap, address: u64) -> Result<(), BootError> {
@@ -184,6 +199,21 @@ mod tests {
         large.as_file().set_len(4 * MIB + 1).unwrap();
         let error = load_firmware(large.path(), ram.memory()).unwrap_err().to_string();
         assert!(error.contains("4194305 bytes, its window has 4194304"), "{error}");
+    }
+
+    #[test]
+    fn a_packed_kernel_is_unpacked() {
+        let mut contents = image::tests::header(0, 3 * MIB);
+        contents.extend([0xaa; 100]);
+        let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        encoder.write_all(&contents).unwrap();
+        let kernel = file(&encoder.finish().unwrap());
+        let (layout, ram) = ram();
+        let payload = Payload::Kernel { kernel: kernel.path().into(), initrd: None };
+        assert_eq!(load(&payload, &layout, ram.memory()).unwrap().payload.size, 3 * MIB);
+        let mut start = [0; 164];
+        ram.memory().read_slice(&mut start, GuestAddress(0x8000_0000)).unwrap();
+        assert_eq!(&start[..], contents);
     }
 
     #[test]

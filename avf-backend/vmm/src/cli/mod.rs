@@ -14,6 +14,7 @@ use crate::config::{
     Config, DiskConfig, Payload, Protection, SerialPort, Vcpus, DEFAULT_MEMORY, DEFAULT_SWIOTLB,
 };
 use crate::devices::pci::PciWindows;
+use crate::memory::Mode;
 use crate::status::ExitStatus;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser};
 use options::Cpus;
@@ -105,6 +106,10 @@ struct RunArgs {
     /// Where PCI is: `mem=[start=A,size=S],cam=[start=A,size=S]`
     #[arg(long, value_name = "SPEC", value_parser = options::pci)]
     pci: Option<PciWindows>,
+
+    /// When the host provides guest memory: lazy, prefault or static
+    #[arg(long, value_name = "MODE", default_value = "lazy")]
+    memory_policy: Mode,
 
     /// Ask for transparent huge pages for guest memory
     #[arg(long)]
@@ -238,6 +243,7 @@ fn config(run: RunArgs) -> Result<Config, String> {
         consoles: consoles(&run.serial)?,
         disks: run.block,
         pci: run.pci.unwrap_or_default(),
+        memory_mode: run.memory_policy,
         hugepages: run.hugepages,
         dont_fork: run.unmap_guest_memory_on_fork,
         socket: run.socket,

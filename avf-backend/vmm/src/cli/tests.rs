@@ -32,6 +32,30 @@ fn help_is_no_error() {
     }
 }
 
+/// Command lines as stock virtmgr emits them; the machine tests boot them.
+const OF_VIRTMGR: [&str; 3] = [
+    include_str!("../../tests/argv/raw.args"),
+    include_str!("../../tests/argv/raw-protected.args"),
+    include_str!("../../tests/argv/microdroid-protected.args"),
+];
+
+#[test]
+fn virtmgrs_command_lines() {
+    let [raw, protected, microdroid] = OF_VIRTMGR.map(|text| {
+        let args = text.lines().filter(|line| !line.starts_with('#'));
+        let parsed = parse(["crosvm"].into_iter().chain(args));
+        parsed.unwrap_or_else(|e| panic!("{}", e.message)).config
+    });
+    assert_eq!((raw.protection, raw.memory, raw.swiotlb), (Protection::None, 128 * MIB, None));
+    assert_eq!((raw.serial.len(), raw.consoles.len(), raw.vcpus), (2, 3, Vcpus::Count(2)));
+    assert_eq!((protected.memory, protected.swiotlb), (138 * MIB, Some(10 * MIB)));
+    assert_eq!(protected.dump_device_tree, Some("/proc/self/fd/27".into()));
+    assert!(protected.dont_fork && protected.disks[0].writable);
+    assert_eq!((microdroid.vcpus, microdroid.disks.len()), (Vcpus::MatchHost, 2));
+    assert!(microdroid.hugepages && !microdroid.disks[0].writable);
+    assert_eq!(microdroid.consoles[0].input, Some(SerialInput::File("/proc/self/fd/23".into())));
+}
+
 #[test]
 fn raw_vm_of_virtmgr() {
     let config = accepted(&[
@@ -158,6 +182,13 @@ fn spellings() {
     assert_eq!(config.overlays, [PathBuf::from("a"), PathBuf::from("b")]);
     let config = accepted(&["--hypervisor", "geniezone[device=/dev/x]", "k"]);
     assert_eq!(config.device, PathBuf::from("/dev/x"));
+}
+
+#[test]
+fn memory_policies() {
+    assert_eq!(accepted(&["k"]).memory_mode, Mode::Lazy);
+    assert_eq!(accepted(&["--memory-policy", "static", "k"]).memory_mode, Mode::Static);
+    assert!(refused(&["--memory-policy", "eager", "k"]).contains("lazy, prefault or static"));
 }
 
 #[test]

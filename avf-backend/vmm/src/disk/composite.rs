@@ -16,6 +16,8 @@
 //! }
 //! ```
 
+pub mod gpt;
+
 use super::{open_file, Disk};
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -172,7 +174,7 @@ struct Description {
     length: u64,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Part {
     path: PathBuf,
     offset: u64,
@@ -190,6 +192,15 @@ impl Part {
         let file = open_file(&self.path, self.writable).map_err(named)?;
         let (offset, file_offset, writable) = (self.offset, self.file_offset, self.writable);
         Ok(Component { offset, length, file, file_offset, writable })
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut message = Vec::new();
+        put_bytes(&mut message, 1, self.path.as_os_str().as_encoded_bytes());
+        put_number(&mut message, 2, self.offset);
+        put_number(&mut message, 3, self.writable.into());
+        put_number(&mut message, 4, self.file_offset);
+        message
     }
 
     fn parse(mut message: &[u8]) -> Option<Self> {
@@ -220,6 +231,36 @@ impl Description {
         }
         Some(description)
     }
+
+    /// The file's contents.
+    fn write(&self) -> Vec<u8> {
+        let mut file = MAGIC.to_vec();
+        put_number(&mut file, 1, self.version);
+        self.parts.iter().for_each(|part| put_bytes(&mut file, 2, &part.write()));
+        put_number(&mut file, 3, self.length);
+        file
+    }
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        // CAST: the low bits are meant.
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_number(out: &mut Vec<u8>, number: u64, value: u64) {
+    put_varint(out, number << 3);
+    put_varint(out, value);
+}
+
+fn put_bytes(out: &mut Vec<u8>, number: u64, value: &[u8]) {
+    put_varint(out, number << 3 | 2);
+    // CAST: widening on the supported machines.
+    put_varint(out, value.len() as u64);
+    out.extend(value);
 }
 
 /// A value of a protobuf field.
@@ -272,40 +313,21 @@ mod tests {
     use std::path::Path;
     use tempfile::NamedTempFile;
 
-    fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-        while value >= 0x80 {
-            out.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        out.push(value as u8);
+    fn part(path: &Path, offset: u64, writable: bool, file_offset: u64) -> Part {
+        Part { path: path.into(), offset, writable, file_offset }
     }
 
-    fn put_number(out: &mut Vec<u8>, number: u64, value: u64) {
-        put_varint(out, number << 3);
-        put_varint(out, value);
+    fn composite(version: u64, parts: &[Part], length: u64) -> NamedTempFile {
+        file(&Description { version, parts: parts.to_vec(), length }.write())
     }
 
-    fn put_bytes(out: &mut Vec<u8>, number: u64, value: &[u8]) {
-        put_varint(out, number << 3 | 2);
-        put_varint(out, value.len() as u64);
-        out.extend(value);
-    }
-
-    fn part(path: &Path, offset: u64, writable: bool, file_offset: u64) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_bytes(&mut out, 1, path.to_str().unwrap().as_bytes());
-        put_number(&mut out, 2, offset);
-        put_number(&mut out, 3, writable.into());
-        put_number(&mut out, 4, file_offset);
-        out
-    }
-
-    fn composite(version: u64, parts: &[Vec<u8>], length: u64) -> NamedTempFile {
-        let mut list = MAGIC.to_vec();
-        put_number(&mut list, 1, version);
-        parts.iter().for_each(|part| put_bytes(&mut list, 2, part));
-        put_number(&mut list, 3, length);
-        file(&list)
+    /// The bytes of a message that another program wrote.
+    #[test]
+    fn the_encoding_is_protobufs() {
+        let parts = vec![part(Path::new("/a"), 0x1234, true, 0)];
+        let text = Description { version: 2, parts, length: 300 }.write();
+        let expected = b"\x08\x02\x12\x0b\x0a\x02/a\x10\xb4\x24\x18\x01\x20\x00\x18\xac\x02";
+        assert_eq!(text[MAGIC.len()..], expected[..]);
     }
 
     fn file(contents: &[u8]) -> NamedTempFile {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Disks: raw images, and crosvm's composite images, which virtmgr makes of partitions.
 
-mod composite;
+pub mod composite;
 
 use crate::files;
 use composite::Composite;

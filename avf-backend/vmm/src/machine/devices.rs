@@ -85,9 +85,9 @@ impl Devices {
     }
 
     /// Connects interrupts and notifications to the VM.
-    pub fn connect(&self, vm: &Vm) -> gzvm::Result<()> {
+    pub fn connect(&self, vm: &Arc<Vm>, events: &Sender<VmEvent>) -> gzvm::Result<()> {
         self.ports.iter().try_for_each(|port| port.connect(vm))?;
-        self.virtio.iter().try_for_each(|device| device.connect(vm))
+        self.virtio.iter().try_for_each(|device| device.connect(vm, events))
     }
 
     /// Starts what feeds the guest from outside, and hands out the bus.

@@ -24,6 +24,18 @@ fn config(args: &[&str]) -> Config {
     crate::cli::parse(args).unwrap_or_else(|e| panic!("{}", e.message)).config
 }
 
+fn prepare(config: &Config) -> Result<Machine<'_>, StartError> {
+    Machine::prepare(config, vcpus(config.vcpus, 17)?)
+}
+
+#[test]
+fn vcpus_are_what_the_hypervisor_allows() {
+    assert_eq!(vcpus(Vcpus::Count(8), 8).unwrap(), 8);
+    assert_eq!(vcpus(Vcpus::MatchHost, 1).unwrap(), 1);
+    let error = vcpus(Vcpus::Count(9), 8).unwrap_err().to_string();
+    assert!(error.starts_with("9 vCPUs: the hypervisor allows 8"), "{error}");
+}
+
 #[test]
 fn memory_holds_kernel_and_device_tree() {
     let (kernel, dump) = (kernel(), NamedTempFile::new().unwrap());
@@ -37,7 +49,7 @@ fn memory_holds_kernel_and_device_tree() {
         dump,
         kernel,
     ]);
-    let machine = Machine::prepare(&config).unwrap();
+    let machine = prepare(&config).unwrap();
     let memory = machine.ram.memory();
     let magic: u32 = memory.read_obj(GuestAddress(0x8000_0000 + 56)).unwrap();
     assert_eq!(magic.to_le_bytes(), *b"ARM\x64");
@@ -68,17 +80,17 @@ fn what_the_firmware_would_refuse_is_refused_first() {
     let kernel = kernel.path().to_str().unwrap();
     let bad = overlay(|root| _ = root.child("avf").child("untrusted").set_cells("phandle", &[9]));
     let mut firmware = config(&["--protected-vm", "--mem=80", kernel]);
-    assert!(Machine::prepare(&firmware).is_ok());
+    assert!(prepare(&firmware).is_ok());
     firmware.overlays.push(bad.path().into());
     firmware.dump_device_tree = Some(dump.path().into());
-    let error = Machine::prepare(&firmware).map(drop).unwrap_err().to_string();
+    let error = prepare(&firmware).map(drop).unwrap_err().to_string();
     assert!(error.contains("/avf/untrusted has the property phandle"), "{error}");
     assert!(Fdt::new(&std::fs::read(dump.path()).unwrap()).is_ok(), "it can be looked at");
     let mut without = config(&["--protected-vm-without-firmware", "--mem=80", kernel]);
     without.overlays.push(bad.path().into());
-    assert!(Machine::prepare(&without).is_ok());
+    assert!(prepare(&without).is_ok());
     let cpus = config(&["--protected-vm", "--mem=80", "--cpus=17", kernel]);
-    let error = Machine::prepare(&cpus).map(drop).unwrap_err().to_string();
+    let error = prepare(&cpus).map(drop).unwrap_err().to_string();
     assert!(error.contains("17 CPUs"), "{error}");
 }
 
@@ -103,13 +115,13 @@ fn overlays_are_applied_in_order() {
     let mut config = config(&[kernel.path().to_str().unwrap()]);
     config.dump_device_tree = Some(dump.path().into());
     config.overlays = vec![first.path().into(), second.path().into()];
-    Machine::prepare(&config).unwrap();
+    prepare(&config).unwrap();
     let blob = std::fs::read(dump.path()).unwrap();
     let fdt = Fdt::new(&blob).unwrap();
     let value = fdt.find_node("/avf").unwrap().property("value").unwrap();
     assert_eq!(value.value(), [0, 0, 0, 2]);
     config.overlays.push(kernel.path().into());
-    let error = Machine::prepare(&config).map(drop).unwrap_err().to_string();
+    let error = prepare(&config).map(drop).unwrap_err().to_string();
     assert!(error.contains(kernel.path().to_str().unwrap()), "{error}");
 }
 
@@ -140,7 +152,7 @@ fn what_cannot_be_opened_is_named() {
         console: false,
         earlycon: false,
     });
-    let error = Machine::prepare(&config).map(drop).unwrap_err().to_string();
+    let error = prepare(&config).map(drop).unwrap_err().to_string();
     assert!(error.contains("input of ttyS2"), "{error}");
 }
 

@@ -11,6 +11,7 @@ pub mod console;
 pub mod interrupt;
 pub mod pci;
 pub mod queue;
+mod rings;
 pub mod rng;
 pub mod transport;
 pub mod vsock;

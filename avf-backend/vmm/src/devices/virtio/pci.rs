@@ -6,8 +6,10 @@ use super::interrupt::Interrupt;
 use super::transport::{Transport, COMMON_SIZE};
 use crate::devices::bus::MmioDevice;
 use crate::devices::pci::{ConfigSpace, Identity, PciDevice, Slot};
+use crate::event::VmEvent;
 use crate::layout::Region;
 use std::os::fd::AsFd;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of BAR 0.
@@ -86,9 +88,11 @@ impl VirtioPci {
         self.bar
     }
 
-    /// Connects interrupt and notifications to the VM.
-    pub fn connect(&self, vm: &gzvm::Vm) -> gzvm::Result<()> {
+    /// Connects interrupt and notifications to the VM; a guest that does not share its queues is told
+    /// to `events`.
+    pub fn connect(&self, vm: &Arc<gzvm::Vm>, events: &Sender<VmEvent>) -> gzvm::Result<()> {
         self.interrupt.connect(vm)?;
+        self.transport().connect(Arc::clone(vm), events.clone());
         let notify = self.bar.start + NOTIFY.start;
         for (at, kick) in (notify..).step_by(4).zip(self.transport().kicks()) {
             vm.register_ioeventfd(kick.as_fd(), at, 0, None)?;

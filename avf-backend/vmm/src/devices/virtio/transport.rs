@@ -4,18 +4,18 @@
 
 use super::interrupt::Interrupt;
 use super::worker::event;
-use super::{Activation, ActiveQueue, VirtioDevice};
+use super::{rings, Activation, ActiveQueue, VirtioDevice};
+use crate::event::VmEvent;
 use crate::memory::GuestRam;
+use gzvm::Vm;
 use nix::sys::eventfd::EventFd;
-use nix::sys::prctl;
-use std::ffi::CString;
 use std::io;
 use std::mem::take;
+use std::sync::mpsc::Sender;
 use std::sync::Arc;
 use virtio_bindings::virtio_config as bits;
 use virtio_bindings::virtio_ring;
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// Status bits.
 const DRIVER_OK: u8 = bits::VIRTIO_CONFIG_S_DRIVER_OK as u8;
@@ -31,9 +31,6 @@ pub const ACCESS_PLATFORM: u64 = 1 << bits::VIRTIO_F_ACCESS_PLATFORM;
 const INDIRECT_DESC: u64 = 1 << virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 /// Feature bit: both sides say up to where they want no notification.
 pub const EVENT_IDX: u64 = 1 << virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-
-/// The unit in which memory is private or shared.
-const RING_PAGE: usize = 4096;
 
 /// Value of a vector register: no MSI-X.
 const NO_VECTOR: u16 = 0xffff;
@@ -77,6 +74,8 @@ pub struct Transport {
     /// Set up by the driver; gone to the device while it runs.
     queues: Vec<Queue>,
     protected: bool,
+    /// The VM, and who is told of queues that it does not share.
+    vm: Option<(Arc<Vm>, Sender<VmEvent>)>,
     offered: u64,
     accepted: u64,
     status: u8,
@@ -106,6 +105,7 @@ impl Transport {
             interrupt,
             queues: Vec::new(),
             protected,
+            vm: None,
             offered,
             accepted: 0,
             status: 0,
@@ -115,6 +115,11 @@ impl Transport {
         };
         transport.reset();
         Ok(transport)
+    }
+
+    /// From now on the state of guest memory can be asked for.
+    pub fn connect(&mut self, vm: Arc<Vm>, events: Sender<VmEvent>) {
+        self.vm = Some((vm, events));
     }
 
     /// Name for messages.
@@ -269,8 +274,8 @@ impl Transport {
             } else if !queue.is_valid(memory) {
                 return self.fail("a queue is not in guest memory");
             } else {
-                if self.protected {
-                    touch(&self.name, queues.len(), &queue, memory);
+                if self.protected && !self.reachable(queues.len(), &queue) {
+                    return self.fail("a queue is not shared with the host");
                 }
                 queue.set_event_idx(self.accepted & EVENT_IDX != 0);
                 queues.push(Some(ActiveQueue { queue, kick: Arc::clone(kick) }));
@@ -287,36 +292,32 @@ impl Transport {
         }
     }
 
+    /// Whether this process may touch a queue's rings; if not, the VM's end is under way.
+    fn reachable(&self, index: usize, queue: &Queue) -> bool {
+        match self.vm.as_ref().map(|(vm, _)| rings::find_private(vm, queue)) {
+            None | Some(Ok(None)) => {
+                rings::touch(&self.name, index, queue, self.ram.memory());
+                true
+            }
+            Some(Ok(Some(rings::Answer::Reachable))) => true,
+            Some(Ok(Some(rings::Answer::Private(address)))) => {
+                let device = self.name.clone();
+                let event = VmEvent::PrivateQueue { device, queue: index, address };
+                // Nobody listens any more when the VM is ending anyway.
+                let _ = self.vm.as_ref().map(|(_, events)| events.send(event));
+                false
+            }
+            Some(Err(e)) => {
+                log::warn!("{}: {e}", self.name);
+                false
+            }
+        }
+    }
+
     fn fail(&mut self, why: &str) {
         log::warn!("{}: {why}", self.name);
         self.status |= NEEDS_RESET;
         self.interrupt.config();
-    }
-}
-
-/// Reads each page of a queue's rings here, because vhost would read them through the kernel: that
-/// sees zeros where a page is private, and hangs. A private page ends this process instead
-/// ([`crate::sigbus`]), with the thread's name, which names device and queue meanwhile.
-fn touch(name: &str, index: usize, queue: &Queue, memory: &GuestMemoryMmap) {
-    let before = prctl::get_name();
-    let temporary = CString::new(format!("{name} queue {index}")).unwrap_or_default();
-    // Names are for messages only.
-    let _ = prctl::set_name(&temporary);
-    let size = u64::from(queue.size());
-    let rings = [
-        (queue.desc_table(), 16 * size),
-        (queue.avail_ring(), 6 + 2 * size),
-        (queue.used_ring(), 6 + 8 * size),
-    ];
-    for (start, len) in rings {
-        let pages = (start..start + len).step_by(RING_PAGE).chain([start + len - 1]);
-        for address in pages {
-            // The ring is in guest memory, as was checked.
-            let _ = memory.read_obj::<u8>(GuestAddress(address));
-        }
-    }
-    if let Ok(before) = before {
-        let _ = prctl::set_name(&before);
     }
 }
 

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whether the rings of a protected guest's queues are this process's to touch. It must be known
+//! before vhost gets them: vhost reads through the kernel, which sees zeros where a page is private,
+//! and hangs.
+
+use gzvm::abi::PAGE_SIZE;
+use gzvm::{RangeState, Vm};
+use nix::sys::prctl;
+use std::ffi::CString;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+/// What the driver says of a queue's rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// They may be touched.
+    Reachable,
+    /// This guest address may not.
+    Private(u64),
+}
+
+/// Asks the driver; `None` if it cannot tell.
+pub fn find_private(vm: &Vm, queue: &Queue) -> gzvm::Result<Option<Answer>> {
+    look(queue, |at, size| vm.range_state(at, size))
+}
+
+fn look<E>(
+    queue: &Queue,
+    mut state: impl FnMut(u64, u64) -> Result<Option<(RangeState, u64)>, E>,
+) -> Result<Option<Answer>, E> {
+    for (start, size) in rings(queue) {
+        let mut at = start - start % PAGE_SIZE;
+        // In guest memory, as was checked, so no sum overflows.
+        let end = (start + size).next_multiple_of(PAGE_SIZE);
+        while at < end {
+            match state(at, end - at)? {
+                None => return Ok(None),
+                Some((RangeState::Private, _)) => return Ok(Some(Answer::Private(at.max(start)))),
+                Some((_, known)) => at += known.max(PAGE_SIZE),
+            }
+        }
+    }
+    Ok(Some(Answer::Reachable))
+}
+
+/// Where a driver and its hypervisor cannot tell: reads each page of the rings. A private one ends
+/// this process ([`crate::sigbus`]), with the thread's name, which names device and queue meanwhile.
+pub fn touch(name: &str, index: usize, queue: &Queue, memory: &GuestMemoryMmap) {
+    let before = prctl::get_name();
+    let temporary = CString::new(format!("{name} queue {index}")).unwrap_or_default();
+    // Names are for messages only.
+    let _ = prctl::set_name(&temporary);
+    for (start, size) in rings(queue) {
+        // CAST: a small constant.
+        let pages = (start..start + size).step_by(PAGE_SIZE as usize).chain([start + size - 1]);
+        for address in pages {
+            // The ring is in guest memory, as was checked.
+            let _ = memory.read_obj::<u8>(GuestAddress(address));
+        }
+    }
+    if let Ok(before) = before {
+        let _ = prctl::set_name(&before);
+    }
+}
+
+/// Addresses and sizes in bytes of a queue's three rings (2.7).
+fn rings(queue: &Queue) -> [(u64, u64); 3] {
+    let size = u64::from(queue.size());
+    [
+        (queue.desc_table(), 16 * size),
+        (queue.avail_ring(), 6 + 2 * size),
+        (queue.used_ring(), 6 + 8 * size),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    fn queue() -> Queue {
+        let mut queue = Queue::new(256).unwrap();
+        queue.set_desc_table_address(Some(0x8000_1000), None);
+        queue.set_avail_ring_address(Some(0x8000_2000), None);
+        queue.set_used_ring_address(Some(0x8000_4ffc), None);
+        queue
+    }
+
+    #[test]
+    fn each_page_of_each_ring_is_asked_for() {
+        for private in [0x8000_1000, 0x8000_2000, 0x8000_4000, 0x8000_5000] {
+            let answer = look::<Infallible>(&queue(), |at, size| {
+                assert_eq!((at % 4096, size % 4096), (0, 0));
+                let state = if at == private { RangeState::Private } else { RangeState::Shared };
+                Ok(Some((state, 4096)))
+            });
+            // The used ring begins in the middle of its first page.
+            let expected = private.max(if private == 0x8000_4000 { 0x8000_4ffc } else { 0 });
+            assert_eq!(answer, Ok(Some(Answer::Private(expected))));
+        }
+    }
+
+    #[test]
+    fn what_is_not_private_may_be_touched() {
+        let shared = |_, size| Ok::<_, Infallible>(Some((RangeState::Unpinned, size)));
+        assert_eq!(look(&queue(), shared), Ok(Some(Answer::Reachable)));
+        assert_eq!(look::<Infallible>(&queue(), |_, _| Ok(None)), Ok(None));
+        assert_eq!(look(&queue(), |_, _| Err(5)), Err(5));
+    }
+}

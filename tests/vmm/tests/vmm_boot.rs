@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What boots: packed kernels, flat binaries, as many vCPUs as there may be, memory that is there in
+//! advance.
+
+#![forbid(unsafe_code)]
+
+use anyhow::Result;
+use gzvm_vmm_test::console::Console;
+use gzvm_vmm_test::vmm::{Setup, Vmm};
+use gzvm_vmm_test::{tests, GUESTS, PATIENCE};
+use lz4_flex::frame::FrameEncoder;
+use std::fs;
+use std::io::Write;
+
+/// Starts the payload's checks from this file.
+fn hello(mut setup: Setup, payload: &str) -> Result<(Vmm, Console)> {
+    let console = setup.console("hardware=serial,num=1")?;
+    let kernel = setup.open(payload)?;
+    setup.args("--mem 16 --params mode=hello").arg(&kernel);
+    Ok((setup.start()?, console))
+}
+
+fn payload() -> String {
+    format!("{GUESTS}/payload.bin")
+}
+
+fn kernel_packed_with_lz4() -> Result<()> {
+    let mut encoder = FrameEncoder::new(Vec::new());
+    encoder.write_all(&fs::read(payload())?)?;
+    fs::write("/tmp/payload.lz4", encoder.finish()?)?;
+    let (vmm, mut console) = hello(Setup::new()?, "/tmp/payload.lz4")?;
+    console.expect("payload: 6 checks, 0 failed", PATIENCE)?;
+    vmm.wait()?.check(0, "")
+}
+
+/// A program that powers off if X0 is the address of a device tree, and resets if it is not.
+const BIOS: [u32; 10] = [
+    0xb940_0001, // ldr w1, [x0]
+    0x5281_ba02, // mov w2, #0x0dd0
+    0x72bd_bfc2, // movk w2, #0xedfe, lsl 16
+    0x6b02_003f, // cmp w1, w2
+    0x52b0_8000, // mov w0, #0x84000000
+    0x7280_0100, // movk w0, #8 (SYSTEM_OFF)
+    0x5400_0040, // b.eq +8
+    0x1100_0400, // add w0, w0, #1 (SYSTEM_RESET)
+    0xd400_0002, // hvc #0
+    0x1400_0000, // b .
+];
+
+fn flat_binary_gets_the_device_tree() -> Result<()> {
+    fs::write("/tmp/bios", BIOS.map(u32::to_le_bytes).as_flattened())?;
+    let mut setup = Setup::new()?;
+    let bios = setup.open("/tmp/bios")?;
+    setup.args("--mem 16 --bios").arg(&bios);
+    setup.start()?.wait()?.check(0, "")
+}
+
+/// As many vCPUs as the hypervisor allows, and not one more.
+fn all_vcpus_start() -> Result<()> {
+    let mut setup = Setup::new()?;
+    setup.args("--cpus 17");
+    let (vmm, _console) = hello(setup, &payload())?;
+    let refused = vmm.wait()?;
+    refused.check(1, "17 vCPUs: the hypervisor allows ")?;
+    // Strict mode says nothing, and eight is what is assumed then.
+    let most = if refused.said.contains("allows 16") { "16" } else { "8" };
+    let mut setup = Setup::new()?;
+    setup.args("--cpus").arg(most);
+    let (vmm, mut console) = hello(setup, &payload())?;
+    console.expect("check: other CPUs: ok", PATIENCE)?;
+    vmm.wait()?.check(0, "")
+}
+
+fn memory_may_be_there_in_advance() -> Result<()> {
+    for mode in ["prefault", "static"] {
+        let mut setup = Setup::new()?;
+        setup.args("--protected-vm-without-firmware --swiotlb 2 --memory-policy").arg(mode);
+        let (vmm, mut console) = hello(setup, &payload())?;
+        console.expect("payload: 6 checks, 0 failed", PATIENCE)?;
+        vmm.wait()?.check(0, "16 of 16 MiB are there")?;
+    }
+    Ok(())
+}
+
+fn main() {
+    tests![
+        kernel_packed_with_lz4,
+        flat_binary_gets_the_device_tree,
+        all_vcpus_start,
+        memory_may_be_there_in_advance,
+    ]
+}
