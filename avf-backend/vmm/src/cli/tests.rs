@@ -4,6 +4,7 @@
 use super::*;
 use crate::config::{SerialInput, SerialOutput};
 use crate::layout::MIB;
+use proptest::prelude::*;
 
 fn run(args: &[&str]) -> Result<Invocation, CliError> {
     parse([&["gzvm_vmm", "--extended-status", "run"], args].concat())
@@ -197,4 +198,28 @@ fn global_options() {
     let invocation = parse(line).unwrap_or_else(|e| panic!("{}", e.message));
     assert!(!invocation.extended_status);
     assert_eq!(invocation.log_filter, "info,disk=warn");
+}
+
+proptest! {
+    /// Words of real command lines, mixed, cut and joined: each is accepted or refused with a line.
+    #[test]
+    fn any_command_line_is_answered(
+        words in proptest::collection::vec((0..200_usize, 0..60_usize, 0..4_u8), 0..12)
+    ) {
+        let known: Vec<&str> =
+            OF_VIRTMGR.iter().flat_map(|text| text.lines()).filter(|l| !l.starts_with('#')).collect();
+        let mut args = vec!["gzvm_vmm".to_owned(), "run".to_owned()];
+        for (word, cut, how) in words {
+            let word = known[word % known.len()];
+            let cut = cut.min(word.len());
+            match how {
+                0 => args.push(word[..cut].to_owned()),
+                1 => args.push(format!("{word}{}", &word[cut..])),
+                _ => args.push(word.to_owned()),
+            }
+        }
+        if let Err(error) = parse(args) {
+            prop_assert!(error.message.ends_with('\n'));
+        }
+    }
 }

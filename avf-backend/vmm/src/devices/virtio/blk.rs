@@ -203,3 +203,53 @@ impl Backend {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hostile::{rings, Rings};
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::Cell;
+    use std::fs;
+    use tempfile::NamedTempFile;
+
+    const CONTENTS: [u8; 4096] = [7; 4096];
+
+    /// Serves rings on a disk; answers its file, and how many requests were answered.
+    fn serve(rings: &Rings, writable: bool) -> (Vec<u8>, usize) {
+        let file = NamedTempFile::new().unwrap();
+        fs::write(file.path(), CONTENTS).unwrap();
+        let disk = crate::disk::open(file.path(), true).unwrap();
+        let backend = Backend { disk, writable, serial: [0; ID_SIZE] };
+        let answered = Cell::new(0);
+        rings.serve(|memory, chain| {
+            let written = backend.serve("disk", memory, chain);
+            answered.set(answered.get() + usize::from(written > 0));
+            Some(written)
+        });
+        (fs::read(file.path()).unwrap(), answered.get())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn any_rings_are_survived(rings in rings()) {
+            let (contents, _) = serve(&rings, true);
+            prop_assert_eq!(contents.len(), CONTENTS.len(), "the disk has another size");
+            let (contents, _) = serve(&rings, false);
+            prop_assert_eq!(contents, CONTENTS, "a read-only disk was written");
+        }
+    }
+
+    /// The rings are not so strange that nothing is ever served.
+    #[test]
+    fn some_rings_make_sense() {
+        use proptest::strategy::ValueTree;
+        use proptest::test_runner::TestRunner;
+        let mut runner = TestRunner::deterministic();
+        let answered: usize =
+            (0..64).map(|_| serve(&rings().new_tree(&mut runner).unwrap().current(), true).1).sum();
+        assert!(answered > 10, "{answered} requests were answered");
+    }
+}

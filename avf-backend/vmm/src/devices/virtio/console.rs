@@ -184,3 +184,23 @@ fn fill(memory: &GuestMemoryMmap, chain: Chain<'_>, input: &mut Option<File>) ->
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hostile::rings;
+    use super::*;
+    use crate::config::SerialOutput;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_rings_are_survived(rings in rings()) {
+            let mut output = Output::open("hvc0".into(), &SerialOutput::Sink).unwrap();
+            rings.serve(|memory, chain| print(memory, chain, &mut output).ok().map(|()| 0));
+            let mut input = Some(File::open("/dev/zero").unwrap());
+            rings.serve(|memory, chain| fill(memory, chain, &mut input));
+        }
+    }
+}

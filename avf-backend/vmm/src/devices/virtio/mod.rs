@@ -8,6 +8,8 @@
 
 pub mod blk;
 pub mod console;
+#[cfg(test)]
+mod hostile;
 pub mod interrupt;
 pub mod pci;
 pub mod queue;

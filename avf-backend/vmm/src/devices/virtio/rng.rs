@@ -85,3 +85,24 @@ fn fill(memory: &vm_memory::GuestMemoryMmap, chain: Chain<'_>, mut source: &File
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hostile::rings;
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_rings_are_survived(rings in rings()) {
+            let source = File::open("/dev/zero").unwrap();
+            rings.serve(|memory, chain| {
+                let written = fill(memory, chain, &source);
+                assert!(usize::try_from(written).unwrap() <= LIMIT);
+                Some(written)
+            });
+        }
+    }
+}
