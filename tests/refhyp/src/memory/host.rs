@@ -67,6 +67,8 @@ impl Memory<'_> {
             Leaf::Mapped(_) => HostFault::Abort,
             Leaf::Absent(_) => match state {
                 Page::Guest { open: false, .. } if !access.user && !access.fetch => {
+                    // What was written there on behalf of another process is not for this one.
+                    hw.wipe_page(self.scratch);
                     self.host.set_leaf(hw, page, 3, self.scratch, Kind::Data);
                     hw.publish();
                     HostFault::Retry
