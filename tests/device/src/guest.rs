@@ -73,6 +73,8 @@ macro_rules! program {
     };
 }
 
+pub(crate) use program;
+
 program!(
     /// Does nothing for ever.
     spin,

@@ -5,10 +5,16 @@
 //! The tests run on any machine with `/dev/gzvm` and print what libtest prints. Tests that a machine
 //! cannot run are reported as ignored.
 
+pub mod attack;
 pub mod events;
 pub mod guest;
+pub mod hostile;
+pub mod life;
 pub mod machine;
 pub mod mapping;
+pub mod random;
+pub mod raw;
+pub mod rawvm;
 pub mod signals;
 pub mod suite;
 pub mod sys;

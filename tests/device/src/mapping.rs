@@ -70,13 +70,26 @@ impl Mapping {
         unsafe { self.word(offset).write_volatile(value) };
     }
 
+    /// Copies bytes in, word by word; the last word is filled with zeros.
+    pub fn store(&self, offset: u64, bytes: &[u8]) {
+        for (index, chunk) in bytes.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write(offset + 8 * index as u64, u64::from_le_bytes(word));
+        }
+    }
+
+    /// Copies bytes out, word by word.
+    pub fn fetch(&self, offset: u64, bytes: &mut [u8]) {
+        for (index, chunk) in bytes.chunks_mut(8).enumerate() {
+            let word = self.read(offset + 8 * index as u64).to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+
     /// Copies a program in and makes it visible to instruction fetches that bypass the caches.
     pub fn load(&self, offset: u64, code: &[u8]) {
-        for (index, chunk) in code.chunks(8).enumerate() {
-            let mut bytes = [0; 8];
-            bytes[..chunk.len()].copy_from_slice(chunk);
-            self.write(offset + 8 * index as u64, u64::from_le_bytes(bytes));
-        }
+        self.store(offset, code);
         self.clean(offset, code.len() as u64);
     }
 

@@ -86,6 +86,11 @@ pub fn limit_descriptors(limits: libc::rlimit) {
 /// Runs `f` in a child process; answers its exit status, or the negative number of the signal that
 /// killed it.
 pub fn in_child(f: impl FnOnce() -> u8) -> i32 {
+    wait_for(spawn(f))
+}
+
+/// Starts `f` in a child process, to be waited for by [`wait_for`].
+pub fn spawn(f: impl FnOnce() -> u8) -> libc::pid_t {
     // SAFETY: the child runs only `f` and leaves through `_exit`. Test programs run tests in one
     // thread, so no lock can be held by a thread that the child does not have.
     match unsafe { libc::fork() } {
@@ -95,7 +100,7 @@ pub fn in_child(f: impl FnOnce() -> u8) -> i32 {
             // SAFETY: ends the process at once.
             unsafe { libc::_exit(i32::from(status)) }
         }
-        child => wait_for(child),
+        child => child,
     }
 }
 

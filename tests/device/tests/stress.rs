@@ -5,68 +5,18 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use gzvm_abi::{reg, uapi};
 use gzvm_device_test::events::Event;
-use gzvm_device_test::guest::{self, REPORT};
-use gzvm_device_test::machine::{Machine, Vcpu, RAM};
-use gzvm_device_test::mapping::{Mapping, PAGE};
+use gzvm_device_test::guest;
+use gzvm_device_test::life::{live, memory, vms};
+use gzvm_device_test::machine::{Machine, RAM};
+use gzvm_device_test::mapping::PAGE;
+use gzvm_device_test::random::Random;
 use gzvm_device_test::suite::Needs;
-use gzvm_device_test::sys::{self, ioctl, ioctl_fd, status_field};
+use gzvm_device_test::sys::{self, status_field};
 use gzvm_device_test::tests;
 
 const MIB: u64 = 1 << 20;
 const FAILSLAB: &str = "/sys/kernel/debug/failslab";
-
-/// VMs that exist, of all processes.
-fn vms() -> Option<usize> {
-    Some(fs::read_dir("/sys/kernel/debug/gzvm").ok()?.count())
-}
-
-/// Makes a VM and lets it touch its memory; stops at the first refusal.
-fn life(ram: &Mapping, event: &Event) -> sys::Result<()> {
-    let device = sys::open_device().map_err(|error| error.raw_os_error().unwrap_or(0))?;
-    let vm = ioctl_fd(&device, uapi::CREATE_VM, 0)?;
-    sys::set_region(&vm, 0, RAM, ram.size(), ram.address())?;
-    for (dev_type, dev_addr) in [
-        (uapi::DEV_TYPE_VGIC_V3_DIST, guest::GIC_DIST),
-        (uapi::DEV_TYPE_VGIC_V3_REDIST, guest::gic_redist(2)),
-    ] {
-        let mut device = uapi::CreateDevice {
-            dev_type,
-            dev_addr,
-            dev_reg_size: uapi::VGIC_REDIST_SIZE,
-            ..Default::default()
-        };
-        ioctl(&vm, uapi::CREATE_DEVICE, &mut device)?;
-    }
-    let fd = u32::try_from(event.fd()).expect("descriptor");
-    ioctl(&vm, uapi::IRQFD, &mut uapi::Irqfd { fd, gsi: 1, ..Default::default() })?;
-    let mut ioeventfd = uapi::Ioeventfd {
-        datamatch: 0,
-        addr: 0x1000,
-        len: 4,
-        fd: event.fd(),
-        flags: 0,
-        pad: [0; 36],
-    };
-    ioctl(&vm, uapi::IOEVENTFD, &mut ioeventfd)?;
-    let mut vcpu = Vcpu::new(&vm, 0)?;
-    let _second = Vcpu::new(&vm, 1)?;
-    for (id, value) in [(reg::PSTATE, 0x3c5), (reg::PC, RAM), (reg::x(20), REPORT)] {
-        vcpu.set_reg(id, value)?;
-    }
-    for (index, value) in [RAM + PAGE, RAM + ram.size(), PAGE, 0].into_iter().enumerate() {
-        vcpu.set_reg(reg::x(index as u64), value)?;
-    }
-    event.signal();
-    vcpu.run().map(|_| ())
-}
-
-fn program() -> Mapping {
-    let ram = Mapping::anonymous(4 * MIB);
-    ram.load(0, guest::check_pages());
-    ram
-}
 
 fn w27_failing_allocations_leave_nothing() {
     let set = |name: &str, value: &str| fs::write(format!("{FAILSLAB}/{name}"), value);
@@ -78,7 +28,7 @@ fn w27_failing_allocations_leave_nothing() {
     if set("task-filter", "Y").is_err() {
         return;
     }
-    let (ram, event) = (program(), Event::new());
+    let (ram, event) = (memory(), Event::new());
     let pinned = status_field("VmPin");
     for (name, value) in [
         ("ignore-gfp-wait", "N"),
@@ -92,7 +42,7 @@ fn w27_failing_allocations_leave_nothing() {
     let (mut failed, mut lived) = (0, 0);
     for _ in 0..400 {
         may_fail("1");
-        let result = life(&ram, &event);
+        let result = live(&ram, &event);
         // What is closed while allocations fail must be closed all the same.
         may_fail("0");
         match result {
@@ -104,32 +54,28 @@ fn w27_failing_allocations_leave_nothing() {
     assert!(failed > 20, "{failed} lives failed, {lived} did not");
     assert_eq!(vms().unwrap_or(0), 0);
     assert_eq!(status_field("VmPin"), pinned);
-    assert_eq!(life(&ram, &event), Ok(()), "a life without failures");
+    assert_eq!(live(&ram, &event), Ok(()), "a life without failures");
 }
 
 fn w20_storms_of_processes_leave_nothing() {
     let end = Instant::now() + Duration::from_secs(8);
     let mut children = Vec::new();
-    let mut seed = 1u64;
-    let mut random = move |below: u64| {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (seed >> 33) % below
-    };
+    let mut random = Random::new(1);
     while Instant::now() < end {
         while children.len() < 6 {
             // SAFETY: the child makes VMs until it is killed, and touches nothing else.
             let child = unsafe { libc::fork() };
             assert!(child >= 0);
             if child == 0 {
-                let (ram, event) = (program(), Event::new());
+                let (ram, event) = (memory(), Event::new());
                 loop {
-                    let _ = life(&ram, &event);
+                    let _ = live(&ram, &event);
                 }
             }
             children.push(child);
         }
-        std::thread::sleep(Duration::from_micros(random(40_000)));
-        let victim = children.swap_remove(usize::try_from(random(6)).expect("index"));
+        std::thread::sleep(Duration::from_micros(random.below(40_000)));
+        let victim = children.swap_remove(usize::try_from(random.below(6)).expect("index"));
         // SAFETY: our own child.
         unsafe { libc::kill(victim, libc::SIGKILL) };
         sys::wait_for(victim);
@@ -140,7 +86,7 @@ fn w20_storms_of_processes_leave_nothing() {
         sys::wait_for(victim);
     }
     assert_eq!(vms().unwrap_or(0), 0);
-    assert_eq!(life(&program(), &Event::new()), Ok(()), "a life after the storm");
+    assert_eq!(live(&memory(), &Event::new()), Ok(()), "a life after the storm");
 }
 
 fn vcpus_fault_in_parallel() {

@@ -14,7 +14,7 @@ use crate::initramfs::Archive;
 use crate::kernel::{self, Kernel, Variant};
 use crate::module;
 use crate::project::Project;
-use crate::toolchain;
+use crate::toolchain::{self, Recipe};
 
 /// Where the host finds the guests' files.
 const GUESTS: &str = "usr/share/gzvm/guests";
@@ -68,11 +68,14 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     };
     let name = format!("gzvm{}", variant.suffix());
     let driver = module::build(project, &kernel, &project.top.join("driver"), &name)?;
+    let raw = project.top.join("tests/device/raw");
+    let raw = module::build(project, &kernel, &raw, &format!("gzvm_raw{}", variant.suffix()))?;
 
     let mut host = Archive::default();
     skeleton(&mut host, &busybox)?;
     host.tree("", &project.top.join("tests/harness/rootfs"))?;
     host.file("lib/modules/gzvm.ko", &driver.join("gzvm.ko"))?;
+    host.file("lib/modules/gzvm_raw.ko", &raw.join("gzvm_raw.ko"))?;
     for program in &userland {
         install(project, &mut host, program, "usr/bin")?;
     }
@@ -108,19 +111,38 @@ struct BareMetal {
 
 fn bare_metal(project: &Project) -> Result<BareMetal> {
     let recipe = toolchain::bare_metal()?;
-    let flat = |package: &str, more: &[&str], name: &str| -> Result<PathBuf> {
-        let programs = cargo::build(project, &recipe, "build", &[package], more, name)?;
-        let program = programs.first().with_context(|| format!("{package} has no program"))?;
-        let image = project.out().join(format!("{name}.img"));
-        cargo::flat_image(&program.path, &image)?;
-        Ok(image)
-    };
+    let flat = |package, name| flat(project, &recipe, package, &[], name);
     Ok(BareMetal {
-        refhyp: flat("refhyp", &[], "refhyp")?,
-        refhyp_test: flat("refhyp", &["--features", "test-hooks"], "refhyp-test")?,
-        payload: flat("payload", &[], "payload")?,
-        pvmfw: flat("pvmfw", &[], "pvmfw")?,
+        refhyp: flat("refhyp", "refhyp")?,
+        refhyp_test: test_hypervisor(project, "refhyp-test")?,
+        payload: flat("payload", "payload")?,
+        pvmfw: flat("pvmfw", "pvmfw")?,
     })
+}
+
+/// The hypervisor with the hooks that tests need, from a project's sources, as an image of this name.
+///
+/// # Errors
+///
+/// When it cannot be built.
+pub fn test_hypervisor(project: &Project, name: &str) -> Result<PathBuf> {
+    let recipe = toolchain::bare_metal()?;
+    flat(project, &recipe, "refhyp", &["--features", "test-hooks"], name)
+}
+
+/// A package's program as a flat image of this name.
+fn flat(
+    project: &Project,
+    recipe: &Recipe,
+    package: &str,
+    more: &[&str],
+    name: &str,
+) -> Result<PathBuf> {
+    let programs = cargo::build(project, recipe, "build", &[package], more, name)?;
+    let program = programs.first().with_context(|| format!("{package} has no program"))?;
+    let image = project.out().join(format!("{name}.img"));
+    cargo::flat_image(&program.path, &image)?;
+    Ok(image)
 }
 
 /// Directories and the shell, the same for host and guest.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// The directories that every step works with.
+#[derive(Clone)]
 pub struct Project {
     /// Top of the source tree.
     pub top: PathBuf,

@@ -49,7 +49,7 @@ fn licences(path: &str) -> &'static [&'static str] {
         &["((GPL-2.0 WITH Linux-syscall-note) OR Apache-2.0)"]
     } else if dual.iter().any(|dir| path.starts_with(dir)) {
         &["GPL-2.0 OR Apache-2.0"]
-    } else if path.starts_with("driver/") {
+    } else if path.starts_with("driver/") || path.starts_with("tests/device/raw/") {
         &["GPL-2.0", "GPL-2.0-only"]
     } else if path.starts_with("tests/guests/linux/") {
         // A module of the guest's kernel, and a script beside it.

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Everything that can fail, made to fail in turn: each hypercall of a VM's life by the
+//! hypervisor's fault plan, each allocation by the kernel's fault injection. After each, nothing is
+//! left behind: not in the hypervisor, not pinned, not open.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use gzvm_abi::{ext, hvc};
+use gzvm_device_test::events::Event;
+use gzvm_device_test::life::{live_fully, memory, vms};
+use gzvm_device_test::mapping::Mapping;
+use gzvm_device_test::raw::{Audit, Raw};
+use gzvm_device_test::suite::Needs;
+use gzvm_device_test::sys::{self, status_field};
+use gzvm_device_test::tests;
+
+const FAILSLAB: &str = "/sys/kernel/debug/failslab";
+
+/// Statuses that the driver knows, one that it does not, and absurd ones.
+const STATUSES: [i32; 8] = [
+    hvc::ERR_NO_MEMORY,
+    hvc::ERR_INVALID_ARGS,
+    hvc::ERR_NOT_SUPPORTED,
+    hvc::ERR_NOT_IMPLEMENTED,
+    hvc::ERR_BUSY,
+    hvc::ERR_FAULT,
+    1,
+    i32::MIN,
+];
+/// How often a function is called in a life; later calls are like earlier ones.
+const CALLS: u64 = 6;
+
+/// A plan for one function; ends with it.
+struct Plan<'a> {
+    raw: &'a Raw,
+    function: u64,
+}
+
+impl<'a> Plan<'a> {
+    /// The call number `skip`, counted from 0, and `count` - 1 more answer `status`.
+    fn new(raw: &'a Raw, function: u64, skip: u64, count: u64, status: i32, mode: u64) -> Self {
+        let plan = Self { raw, function };
+        // CAST: sign extension; the plan reads 32 bits.
+        plan.set(&[skip, count, i64::from(status) as u64, mode]);
+        plan
+    }
+
+    /// Answers how often the plan before struck.
+    fn set(&self, entry: &[u64]) -> u64 {
+        let mut arguments = vec![0, ext::TEST_FAULT, self.function];
+        arguments.extend(entry);
+        let (status, [struck, ..]) = self.raw.call(hvc::ENABLE_CAP, &arguments);
+        assert_eq!(status, hvc::NO_ERROR, "fault plan");
+        struck
+    }
+
+    /// Ends the plan; answers how often it struck.
+    fn end(self) -> u64 {
+        self.set(&[0; 4])
+    }
+}
+
+impl Drop for Plan<'_> {
+    fn drop(&mut self) {
+        self.set(&[0; 4]);
+    }
+}
+
+/// What must be as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Level {
+    audit: Option<Audit>,
+    pinned: u64,
+    files: usize,
+    vms: Option<usize>,
+}
+
+impl Level {
+    fn now(raw: &Raw) -> Self {
+        let files = fs::read_dir("/proc/self/fd").expect("/proc is mounted").count();
+        Self { audit: raw.audit(), pinned: status_field("VmPin"), files, vms: vms() }
+    }
+}
+
+/// Destroys VMs that nobody knows of any more. Ids go upwards, so a new one bounds them.
+fn destroy_orphans(raw: &Raw, vms: u64) {
+    let (status, [newest, ..]) = raw.call(hvc::CREATE_VM, &[0]);
+    assert_eq!(status, hvc::NO_ERROR);
+    for id in (1..=newest).rev() {
+        if raw.audit().is_some_and(|audit| audit.vms <= vms) {
+            return;
+        }
+        while raw.status(hvc::DESTROY_VM, &[id, 0]) == hvc::ERR_BUSY {}
+    }
+}
+
+/// Lives of VMs, one call struck in each, until a life has no such call any more.
+fn sweep(raw: &Raw, function: u32, mode: u64, protect: bool) {
+    let (ram, event) = (memory(), Event::new());
+    let name = hvc::name(function).unwrap_or("?");
+    let before = Level::now(raw);
+    let mut strikes = 0;
+    // The first call with all statuses, later ones with one each.
+    let later = (1..CALLS).map(|skip| (skip, STATUSES[(skip % 8) as usize]));
+    for (skip, status) in STATUSES.map(|status| (0, status)).into_iter().chain(later) {
+        let plan = Plan::new(raw, u64::from(function - hvc::ID_BASE), skip, 1, status, mode);
+        let result = live_fully(&ram, &event, protect);
+        strikes += plan.end();
+        event.take();
+        assert!(!matches!(result, Err(errno) if !(1..134).contains(&errno)), "{result:?}");
+        let mut after = Level::now(raw);
+        if function == hvc::CREATE_VM && mode == ext::TEST_FAULT_LIE {
+            // The host was not told of this VM, and cannot end it.
+            destroy_orphans(raw, before.audit.map_or(0, |audit| audit.vms));
+            after = Level::now(raw);
+        }
+        assert_eq!(after, before, "{name} {skip} answers {status}, and the VMM gets {result:?}");
+    }
+    assert!(strikes > 0, "{name} is not a call of this life");
+    assert_eq!(live_fully(&ram, &event, protect), Ok(()), "a life after the failures of {name}");
+}
+
+/// The calls of a life whose failure leaves nothing.
+const FUNCTIONS: &[u32] = &[
+    hvc::CREATE_VM,
+    hvc::CREATE_VCPU,
+    hvc::DESTROY_VCPU,
+    hvc::SET_MEMREGION,
+    hvc::RUN,
+    hvc::SET_ONE_REG,
+    hvc::IRQ_LINE,
+    hvc::CREATE_DEVICE,
+    hvc::ENABLE_CAP,
+    hvc::MEMREGION_PURPOSE,
+    hvc::SET_DTB_CONFIG,
+    hvc::MAP_GUEST_BLOCK,
+    hvc::GET_STATISTICS,
+];
+
+fn each_hypercall_is_refused_in_turn() {
+    let raw = Raw::get();
+    for function in FUNCTIONS {
+        sweep(&raw, *function, ext::TEST_FAULT_REFUSE, false);
+    }
+}
+
+fn each_hypercall_lies_in_turn() {
+    let raw = Raw::get();
+    for function in FUNCTIONS {
+        sweep(&raw, *function, ext::TEST_FAULT_LIE, false);
+    }
+}
+
+fn each_hypercall_of_a_protected_vm_is_refused_in_turn() {
+    let raw = Raw::get();
+    for function in FUNCTIONS {
+        sweep(&raw, *function, ext::TEST_FAULT_REFUSE, true);
+    }
+}
+
+fn each_hypercall_of_a_protected_vm_lies_in_turn() {
+    let raw = Raw::get();
+    for function in FUNCTIONS {
+        sweep(&raw, *function, ext::TEST_FAULT_LIE, true);
+    }
+}
+
+/// Memory that the hypervisor does not give back stays pinned: somebody else would find it in use.
+fn a_vm_that_is_not_destroyed_keeps_its_memory() {
+    let raw = Raw::get();
+    let before = raw.audit().expect("audit");
+    for (status, mode) in [
+        (hvc::ERR_INVALID_ARGS, ext::TEST_FAULT_REFUSE),
+        (i32::MIN, ext::TEST_FAULT_REFUSE),
+        (hvc::ERR_FAULT, ext::TEST_FAULT_LIE),
+    ] {
+        // In a process of its own, which takes the account of its pins with it.
+        let status = sys::in_child(|| {
+            let (ram, event) = (memory(), Event::new());
+            let index = u64::from(hvc::DESTROY_VM - hvc::ID_BASE);
+            let plan = Plan::new(&raw, index, 0, 1, status, mode);
+            let lived = live_fully(&ram, &event, true);
+            assert_eq!((lived, plan.end()), (Ok(()), 1));
+            u8::from(status_field("VmPin") >= 4096)
+        });
+        assert_eq!(status, 1, "the pages stayed pinned");
+        destroy_orphans(&raw, before.vms);
+    }
+    // For a while it is only busy.
+    let index = u64::from(hvc::DESTROY_VM - hvc::ID_BASE);
+    let plan = Plan::new(&raw, index, 0, 40, hvc::ERR_BUSY, ext::TEST_FAULT_REFUSE);
+    let (ram, event) = (memory(), Event::new());
+    let pinned = status_field("VmPin");
+    assert_eq!(live_fully(&ram, &event, true), Ok(()));
+    assert!(plan.end() > 0);
+    assert_eq!(status_field("VmPin"), pinned);
+}
+
+/// Calls that take long are still calls; the machine's watchdogs stay quiet.
+fn slow_hypercalls_are_waited_for() {
+    let raw = Raw::get();
+    let (ram, event) = (memory(), Event::new());
+    for function in FUNCTIONS {
+        let index = u64::from(function - hvc::ID_BASE);
+        let plan = Plan::new(&raw, index, 0, 20, 0, ext::TEST_FAULT_DELAY);
+        assert_eq!(
+            live_fully(&ram, &event, false),
+            Ok(()),
+            "{}",
+            hvc::name(*function).unwrap_or("?")
+        );
+        assert!(plan.end() > 0);
+    }
+}
+
+/// The kernel's own counter of what fails: number `n` of this thread's next allocations.
+struct FailNth(fs::File);
+
+impl FailNth {
+    fn open() -> Option<Self> {
+        // With sleeping allocations, too, which are nearly all.
+        fs::write(format!("{FAILSLAB}/ignore-gfp-wait"), "N").ok()?;
+        // Without a trace in the log for each.
+        fs::write(format!("{FAILSLAB}/verbose"), "0").ok()?;
+        let file = fs::File::options().read(true).write(true).open("/proc/thread-self/fail-nth");
+        Some(Self(file.ok()?))
+    }
+
+    fn set(&self, n: u32) {
+        // The write itself may be what fails.
+        while self.0.write_at(n.to_string().as_bytes(), 0).is_err() {}
+    }
+
+    /// Whether it came to that allocation; ends the counting.
+    fn struck(&self) -> bool {
+        let mut text = [0; 16];
+        let read = self.0.read_at(&mut text, 0);
+        self.set(0);
+        let left = std::str::from_utf8(&text[..read.expect("fail-nth")]).expect("a number");
+        left.trim() == "0"
+    }
+}
+
+fn w27_each_allocation_fails_in_turn() {
+    let Some(fail) = FailNth::open() else { return };
+    let (ram, event): (Mapping, _) = (memory(), Event::new());
+    for protect in [false, true] {
+        // What is made once and kept is made now.
+        assert_eq!(live_fully(&ram, &event, protect), Ok(()));
+        let pinned = status_field("VmPin");
+        let (mut errnos, mut failed, mut n) = (BTreeSet::new(), 0, 0);
+        loop {
+            n += 1;
+            assert!(n < 20_000, "a life has no end of allocations");
+            fail.set(n);
+            let result = live_fully(&ram, &event, protect);
+            let struck = fail.struck();
+            event.take();
+            if let Err(errno) = result {
+                errnos.insert(errno);
+                failed += 1;
+            }
+            if !struck {
+                break assert_eq!(result, Ok(()), "without a failure");
+            }
+        }
+        assert_eq!(vms().unwrap_or(0), 0);
+        assert_eq!(status_field("VmPin"), pinned);
+        println!("{n} allocations, {failed} of them fatal for the call: errnos {errnos:?}");
+        assert!(failed > 20 && errnos == BTreeSet::from([libc::ENOMEM]), "{failed}: {errnos:?}");
+    }
+}
+
+fn main() {
+    tests![
+        Needs::RawTest => [
+            each_hypercall_is_refused_in_turn,
+            each_hypercall_lies_in_turn,
+            each_hypercall_of_a_protected_vm_is_refused_in_turn,
+            each_hypercall_of_a_protected_vm_lies_in_turn,
+            a_vm_that_is_not_destroyed_keeps_its_memory,
+            slow_hypercalls_are_waited_for,
+        ],
+        Needs::Device => [w27_each_allocation_fails_in_turn],
+    ]
+}
