@@ -142,7 +142,7 @@ fn find(dir: &Path, filter: &str) -> Result<Vec<Mutation>> {
     Ok(mutations)
 }
 
-/// Builds the broken driver and runs the test that should notice.
+/// Builds the broken driver or hypervisor and runs the test that should notice.
 fn attempt(project: &Project, parts: &Parts, mutation: &Mutation) -> Result<Case> {
     let tree = project.out().join("mutant/tree");
     copy_sources(&project.top, &tree)?;
@@ -215,6 +215,26 @@ fn in_qemu(
     tree: &Path,
     mutation: &Mutation,
 ) -> Result<Vec<Case>> {
+    let (program, test) = &mutation.promise.runs;
+    let words = machine_tests::one_suite(program, Some(test));
+    let mut machine = Options::for_tests(true, parts.variant).machine(parts, &words);
+    if fs::read_to_string(&mutation.patch)?.contains("\n+++ b/tests/refhyp/") {
+        let project = Project { top: tree.to_path_buf(), ..project.clone() };
+        machine.hypervisor = Some(parts::test_hypervisor(&project, "mutant-refhyp")?);
+    } else {
+        machine.initramfs = with_broken_driver(project, parts, tree)?;
+    }
+    let mut step = Step::start(&mutation.name);
+    let log = project.log(&format!("mutant-{}", mutation.name));
+    let limits = Limits::seconds(LIMITS.0, LIMITS.1) * parts.variant.slowness();
+    let run = machine.run(&log, limits, |line| step.update(line))?;
+    step.done("");
+    let suites = sections::suites("mutant", &run, run.times.last().copied().unwrap_or_default());
+    Ok(suites.into_iter().flat_map(|suite| suite.cases).collect())
+}
+
+/// The host's initramfs with the driver from `tree`.
+fn with_broken_driver(project: &Project, parts: &Parts, tree: &Path) -> Result<PathBuf> {
     let name = format!("mutant{}", parts.variant.suffix());
     let built = module::build(project, &parts.kernel, &tree.join("driver"), &name)?;
     let mut overlay = Archive::default();
@@ -224,17 +244,7 @@ fn in_qemu(
     archive.extend(overlay.write(Vec::new())?);
     let initramfs = project.out().join("mutant/host-initramfs.cpio");
     fs::write(&initramfs, archive)?;
-    let (program, test) = &mutation.promise.runs;
-    let words = machine_tests::one_suite(program, Some(test));
-    let mut machine = Options::for_tests(true, parts.variant).machine(parts, &words);
-    machine.initramfs = initramfs;
-    let mut step = Step::start(&mutation.name);
-    let log = project.log(&format!("mutant-{}", mutation.name));
-    let limits = Limits::seconds(LIMITS.0, LIMITS.1) * parts.variant.slowness();
-    let run = machine.run(&log, limits, |line| step.update(line))?;
-    step.done("");
-    let suites = sections::suites("mutant", &run, run.times.last().copied().unwrap_or_default());
-    Ok(suites.into_iter().flat_map(|suite| suite.cases).collect())
+    Ok(initramfs)
 }
 
 #[cfg(test)]
