@@ -98,7 +98,10 @@ impl Gzvm {
             );
             ENODEV
         })?;
-        let features = Self::features();
+        let features = match Self::features() {
+            features if version.layout_known() => features,
+            features => features.without_hardware_state(),
+        };
         let limits = Self::limits(features);
         let registry = Registry::new()?;
         let gzvm = Arc::pin_init(
@@ -131,7 +134,8 @@ impl Gzvm {
         );
         if !self.version.layout_known() {
             pr_warn!(
-                "hypervisor version {major} is unexpected (known: {}): going without idle exits                  and virtual-counter time\n",
+                "hypervisor version {major} is unexpected (known: {}): going without idle exits, \
+                 virtual-counter time and ends of interrupts\n",
                 hvc::VERSION_MAJOR
             );
         }

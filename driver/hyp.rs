@@ -27,6 +27,7 @@ use crate::{
             VcpuId,
             VmId, //
         },
+        irq,
         refusal::{
             check_status,
             status_errno,
@@ -156,10 +157,10 @@ pub(crate) fn set_one_reg(vm: VmId, vcpu: VcpuId, id: u64, value: u64) -> Result
     call(hvc::SET_ONE_REG, &[vm.with_vcpu(vcpu), id, value]).map(|_| ())
 }
 
-/// Sets a shared interrupt's line; answers x1, the mask of target vCPUs with extension WAKE_MASK.
-pub(crate) fn irq_line(vm: VmId, spi: u16, level: bool) -> Result<u64> {
-    let args = [vm.with_vcpu(VcpuId::BOOT), u64::from(spi), u64::from(level)];
-    call(hvc::IRQ_LINE, &args).map(|[x1, ..]| x1)
+/// Sets an interrupt's line; answers x1, the mask of target vCPUs with extension WAKE_MASK.
+pub(crate) fn irq_line(vm: VmId, line: &irq::Call) -> Result<u64> {
+    let (number, high) = (u64::from(line.number), u64::from(line.high));
+    call(hvc::IRQ_LINE, &[vm.with_vcpu(line.vcpu), number, high, line.kind]).map(|[x1, ..]| x1)
 }
 
 /// Creates a device from the description at the start of the page.

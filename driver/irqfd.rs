@@ -2,10 +2,11 @@
 
 //! Eventfds that inject interrupts.
 //!
-//! An injection is a pulse. With a resample eventfd the line is level-triggered for the VMM: the
-//! hypervisor does not report ends of interrupts, so the resample eventfd is signalled at the next
-//! exit after an injection, when the guest has had its chance, and the VMM signals again if its
-//! device still wants attention.
+//! An injection is a pulse. With a resample eventfd the interrupt is level-triggered for the VMM: when
+//! the guest has ended it, the resample eventfd is signalled, and the VMM signals again if its device
+//! still wants attention. With extension IRQ_KIND the line is high from the injection to the end,
+//! which the hypervisor reports. Without it nobody knows the end: the injection is a pulse, and the
+//! resample eventfd is signalled at the next exit, when the guest has had its chance.
 
 use crate::{
     abi::uapi,
@@ -20,6 +21,7 @@ use crate::{
     model::{
         irq::{
             self,
+            Call,
             Line, //
         },
         irqfd::{
@@ -54,22 +56,30 @@ struct Resample {
     due: Atomic<bool>,
 }
 
-impl Injector {
-    /// Has the resample eventfd looked at when a vCPU exits next, and makes sure that one does.
-    fn want_resample(&self, resample: &Resample) {
-        resample.due.store(true, kernel::sync::atomic::Release);
-        self.machine.want_resample();
+impl Listen for Injector {
+    fn signalled(&self) {
+        // A refusal has nobody to go to, and is logged.
+        let _ = match &self.resample {
+            Some(_) if self.machine.has_levels() => {
+                self.machine.inject(&Call::reported(self.spi, true))
+            }
+            Some(resample) => {
+                // Noted before the injection's wake-up, so that the exit after it finds the note.
+                resample.due.store(true, kernel::sync::atomic::Release);
+                self.machine.want_resample();
+                self.machine.inject(&Call::pulse(self.spi))
+            }
+            None => self.machine.inject(&Call::pulse(self.spi)),
+        };
     }
 }
 
-impl Listen for Injector {
-    fn signalled(&self) {
-        // Noted before the injection's wake-up, so that the exit after it finds the note.
-        if let Some(resample) = &self.resample {
-            self.want_resample(resample);
+impl Drop for Injector {
+    fn drop(&mut self) {
+        // Nobody would lower the line any more.
+        if self.resample.is_some() && self.machine.has_levels() && !self.machine.vm().is_gone() {
+            let _ = self.machine.inject(&Call::reported(self.spi, false));
         }
-        // A refusal has nobody to go to, and is logged.
-        let _ = self.machine.inject(self.spi, true);
     }
 }
 
@@ -95,7 +105,7 @@ impl Irqfds {
         };
         match request {
             Request::Assign { resample } => self.assign(machine, fd, spi, resample),
-            Request::Deassign => self.deassign(fd, spi),
+            Request::Deassign => self.deassign(machine, fd, spi),
         }
     }
 
@@ -121,16 +131,37 @@ impl Irqfds {
     }
 
     /// Like the C driver, says nothing if nothing matches.
-    fn deassign(&self, fd: i32, spi: u16) -> Result {
+    fn deassign(&self, machine: &Machine, fd: i32, spi: u16) -> Result {
         let eventfd = EventFd::from_fd(fd)?;
         let matches = |listener: &Pin<KBox<Listener<Injector>>>| {
             listener.eventfd().same(&eventfd) && listener.listen().spi == spi
         };
         self.list.lock().retain(|listener| !listener.is_closed() && !matches(listener));
+        // Others on the same line, which is low now, raise it again if they have to.
+        if machine.has_levels() {
+            self.signal_resample(spi);
+        }
         Ok(())
     }
 
-    /// Signals the resample eventfds whose interrupt was injected. To be called after an exit.
+    /// The guest has ended an interrupt: its line falls, and who drives it is asked whether it is to
+    /// rise again.
+    pub(crate) fn ended(&self, machine: &Machine, spi: u16) {
+        // In this order: an answer that comes at once must not be undone.
+        let _ = machine.inject(&Call::reported(spi, false));
+        self.signal_resample(spi);
+    }
+
+    fn signal_resample(&self, spi: u16) {
+        for listener in self.list.lock().iter().filter(|listener| listener.listen().spi == spi) {
+            if let Some(resample) = &listener.listen().resample {
+                resample.eventfd.signal();
+            }
+        }
+    }
+
+    /// Signals the resample eventfds whose interrupt was injected as a pulse. To be called after an
+    /// exit.
     pub(crate) fn resample(&self) {
         for listener in self.list.lock().iter() {
             if let Some(resample) = &listener.listen().resample {

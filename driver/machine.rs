@@ -8,7 +8,10 @@ use crate::{
     hyp,
     kx::gup::PinOwner,
     memory::Memory,
-    model::ids::VmId,
+    model::{
+        ids::VmId,
+        irq, //
+    },
     registry::HypVm,
     stats::Stats,
     wake::Waker, //
@@ -101,10 +104,15 @@ impl Machine {
         }
     }
 
-    /// Sets a shared interrupt's line, and wakes who may have to take it. Works in any context.
-    pub(crate) fn inject(&self, spi: u16, level: bool) -> Result {
-        let targets = hyp::irq_line(self.id(), spi, level)?;
-        if level {
+    /// Can the hypervisor be told levels, and does it report ends?
+    pub(crate) fn has_levels(&self) -> bool {
+        self.gzvm.features.has(ext::IRQ_KIND)
+    }
+
+    /// Sets an interrupt's line, and wakes who may have to take it. Works in any context.
+    pub(crate) fn inject(&self, line: &irq::Call) -> Result {
+        let targets = hyp::irq_line(self.id(), line)?;
+        if line.high {
             self.wake(targets);
         }
         Ok(())

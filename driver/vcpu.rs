@@ -40,6 +40,7 @@ use crate::{
             Exit, //
         },
         ids::VcpuId,
+        irq,
         ptp,
         reg,
         ticks, //
@@ -245,7 +246,19 @@ impl Vcpu {
         if self.machine().take_resample() {
             self.vm.irqfds.resample();
         }
+        if self.machine().has_levels() {
+            self.notice_ends();
+        }
         Ok((reason, mapping_count))
+    }
+
+    /// Looks for ends of interrupts that the hypervisor reports with an exit.
+    fn notice_ends(&self) {
+        let Some(state) = self.hardware_state() else { return };
+        let used = usize::try_from(state.nr_lrs).unwrap_or(usize::MAX);
+        for spi in state.lr.iter().take(used).filter_map(|entry| irq::ended_spi(*entry)) {
+            self.vm.irqfds.ended(self.machine(), spi);
+        }
     }
 
     /// Handles an exit; answers what to expect from the VMM if the exit is its business.

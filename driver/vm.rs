@@ -138,8 +138,9 @@ impl AnonFile for Vm {
 impl Vm {
     fn irq_line(&self, argument: &uapi::IrqLevel) -> Result {
         let limits = &self.machine.gzvm().limits;
-        let line = irq::decode(argument.irq, limits.vcpus, limits.spis)?;
-        self.machine.inject(irq::without_kind(line)?, argument.level != 0)
+        let request = irq::decode(argument.irq, limits.vcpus, limits.spis)?;
+        let kinds = self.machine.has_levels();
+        self.machine.inject(&irq::Call::new(&request, argument.level != 0, kinds)?)
     }
 
     fn enable_cap(&self, arg: usize) -> Result {

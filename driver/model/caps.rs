@@ -7,14 +7,30 @@ use crate::abi::{cap, ext, uapi, BLOCK_PAGES};
 /// vCPUs per VM that the driver keeps state for at most.
 pub const VCPU_CAP: u16 = 64;
 
+/// The extensions that the driver knows.
+const KNOWN: u64 = ext::WAKE_MASK
+    | ext::UNMAP
+    | ext::IRQ_KIND
+    | ext::GET_REG
+    | ext::LIMITS
+    | ext::RANGE_STATE
+    | ext::TEST;
+
 /// The extensions that the hypervisor has and the driver uses (bits of [`ext`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features(u64);
 
 impl Features {
-    /// Takes the answer of the discovery; without the magic number there are none.
+    /// Takes the answer of the discovery; without the magic number there are none. Bits that the
+    /// driver does not know are not passed on: it does nothing about them.
     pub fn from_answer(x1: u64, x2: u64) -> Self {
-        Self(if x2 == ext::MAGIC { x1 } else { 0 })
+        Self(if x2 == ext::MAGIC { x1 & KNOWN } else { 0 })
+    }
+
+    /// What is left where the layout of the vCPU's second page is not known: ends of interrupts are
+    /// told there.
+    pub fn without_hardware_state(self) -> Self {
+        Self(self.0 & !ext::IRQ_KIND)
     }
 
     /// Is the extension there?
@@ -179,6 +195,9 @@ mod tests {
     #[test]
     fn discovery_without_magic_is_nothing() {
         assert_eq!(Features::from_answer(u64::MAX, 0).bits(), 0);
+        assert_eq!(Features::from_answer(u64::MAX, ext::MAGIC).bits(), KNOWN);
+        let features = Features::from_answer(KNOWN, ext::MAGIC).without_hardware_state();
+        assert_eq!(features.bits(), KNOWN & !ext::IRQ_KIND);
         assert!(Features::from_answer(ext::WAKE_MASK, ext::MAGIC).has(ext::WAKE_MASK));
     }
 

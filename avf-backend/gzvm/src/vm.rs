@@ -72,7 +72,8 @@ impl Vm {
         Ok(Vcpu::new(unsafe { OwnedFd::from_raw_fd(fd) }, id))
     }
 
-    /// Raises (an interrupt pulse) or lowers SPI `spi`, counted from 0.
+    /// Raises or lowers the line of SPI `spi`, counted from 0. Under a hypervisor without extension
+    /// IRQ_KIND raising is a pulse and lowering does nothing.
     pub fn irq_line(&self, spi: u16, level: bool) -> Result<()> {
         let irq = u32::from(spi) | uapi::IRQ_TYPE_SPI << uapi::IRQ_TYPE_SHIFT;
         let mut line = uapi::IrqLevel { irq, level: u32::from(level) };

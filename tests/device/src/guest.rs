@@ -258,10 +258,11 @@ program!(
 );
 
 program!(
-    /// Enables the shared interrupt x0 (GIC interrupt id) in the GIC with the distributor at x1 and
-    /// this vCPU's redistributor at x2, reports 0, then reports the id of each interrupt that comes.
-    /// Interrupts stay masked in PSTATE: they only end WFI, and are taken by acknowledging.
-    take_spi,
+    /// Enables the interrupt x0 (GIC interrupt id) in the GIC with the distributor at x1 and this
+    /// vCPU's redistributor at x2, reports 0, then reports the id of each interrupt that comes, after
+    /// its end; with x3 not 0 also between acknowledging and ending it. Interrupts stay masked in
+    /// PSTATE: they only end WFI, and are taken by acknowledging.
+    take_irq,
     // Redistributor: awake.
     "ldr w4, [x2, #0x14]"
     "and w4, w4, #0xfffffffd"
@@ -278,17 +279,19 @@ program!(
     // Distributor: affinity routing, group 1 enabled.
     "mov w4, #0x12"
     "str w4, [x1]"
-    // The interrupt: group 1, edge-triggered, to vCPU 0, enabled.
+    // The interrupt: group 1, level-triggered as after reset, enabled; if shared, to vCPU 0.
     "lsr x5, x0, #5"
     "and x6, x0, #31"
     "mov w7, #1"
     "lsl w7, w7, w6"
+    "add x8, x2, #0x10, lsl #12"
+    "cbz x5, 5f"
     "add x8, x1, x5, lsl #2"
-    "str w7, [x8, #0x80]"
     "add x9, x1, x0, lsl #3"
     "movz x10, #0x6000"
     "add x9, x9, x10"
     "str xzr, [x9]"
+    "5: str w7, [x8, #0x80]"
     "str w7, [x8, #0x100]"
     "dsb sy"
     "str xzr, [x20]"
@@ -297,7 +300,9 @@ program!(
     "movz x4, #1020"
     "cmp x0, x4"
     "b.hs 1b"
-    "msr S3_0_C12_C12_1, x0"
+    "cbz x3, 6f"
+    "str x0, [x20]"
+    "6: msr S3_0_C12_C12_1, x0"
     "isb"
     "str x0, [x20]"
     "b 1b"

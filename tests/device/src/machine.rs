@@ -83,10 +83,15 @@ impl Machine {
         vcpu
     }
 
-    /// Raises a shared interrupt.
+    /// Raises a shared interrupt, as crosvm does: a pulse.
     pub fn raise(&self, spi: u32) -> Result<()> {
-        let mut line =
-            uapi::IrqLevel { irq: uapi::IRQ_TYPE_SPI << uapi::IRQ_TYPE_SHIFT | spi, level: 1 };
+        self.set_line(uapi::IRQ_TYPE_CPU, spi, true)
+    }
+
+    /// Sets the level of an interrupt's line; `number` may have a vCPU's index in it.
+    pub fn set_line(&self, kind: u32, number: u32, high: bool) -> Result<()> {
+        let irq = kind << uapi::IRQ_TYPE_SHIFT | number;
+        let mut line = uapi::IrqLevel { irq, level: u32::from(high) };
         sys::ioctl(&self.vm, uapi::IRQ_LINE, &mut line).map(|_| ())
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use gzvm_abi::uapi;
+use gzvm_abi::{ext, uapi};
 use gzvm_device_test::events::Event;
 use gzvm_device_test::guest::{self, GIC_DIST, REPORT};
 use gzvm_device_test::machine::{Machine, Vcpu, RAM};
@@ -18,13 +18,30 @@ const INTID: u64 = 32 + SPI as u64;
 /// Longer than anything takes on a slow machine.
 const LONG: Duration = Duration::from_secs(20);
 
-/// A VM whose vCPU 0 takes shared interrupts and has set its GIC up.
+/// A VM whose vCPU 0 takes the tests' shared interrupt and has set its GIC up.
 fn taker() -> (Machine, Vcpu) {
-    let machine = Machine::new(MIB, guest::take_spi());
+    taker_of(INTID, false)
+}
+
+/// A VM whose vCPU 0 takes an interrupt; it reports that between acknowledging and ending it, too, if
+/// asked to.
+fn taker_of(intid: u64, twice: bool) -> (Machine, Vcpu) {
+    let machine = Machine::new(MIB, guest::take_irq());
     machine.add_gic(1);
-    let mut vcpu = machine.boot_vcpu(&[INTID, GIC_DIST, guest::gic_redist(1)]);
+    let arguments = [intid, GIC_DIST, guest::gic_redist(1), u64::from(twice)];
+    let mut vcpu = machine.boot_vcpu(&arguments);
     assert_eq!(vcpu.report(), 0, "the guest is ready");
     (machine, vcpu)
+}
+
+/// No interrupt comes any more.
+fn assert_quiet(vcpu: &mut Vcpu) {
+    signals::handle(0);
+    let target = signals::Target::this();
+    std::thread::scope(|scope| {
+        scope.spawn(move || target.signal_after(Duration::from_millis(300)));
+        assert!(matches!(vcpu.run(), Err(libc::EINTR)), "another interrupt");
+    });
 }
 
 fn irqfd(machine: &Machine, event: &Event, flags: u32, resample: Option<&Event>) {
@@ -159,6 +176,78 @@ fn two_vcpus_wake_each_other() {
     assert_eq!(machine.ram.read(2 * MIB), 2 * ROUNDS, "hits");
 }
 
+fn w16_resample_is_signalled_at_the_end_of_the_interrupt() {
+    let (machine, mut vcpu) = taker_of(INTID, true);
+    let (event, resample) = (Event::new(), Event::new());
+    irqfd(&machine, &event, uapi::IRQFD_FLAG_RESAMPLE, Some(&resample));
+    for _ in 0..10 {
+        event.signal();
+        assert_eq!(vcpu.report(), INTID, "acknowledged");
+        assert_eq!(resample.take(), 0, "not ended yet");
+        assert_eq!(vcpu.report(), INTID, "ended");
+        assert_eq!(resample.take(), 1);
+    }
+    assert_quiet(&mut vcpu);
+    // A device that still wants attention says so again, until it does not.
+    event.signal();
+    for left in (0..3).rev() {
+        assert_eq!((vcpu.report(), vcpu.report()), (INTID, INTID));
+        assert_eq!(resample.take(), 1);
+        if left > 0 {
+            event.signal();
+        }
+    }
+    assert_quiet(&mut vcpu);
+}
+
+fn a_disconnected_resample_irqfd_leaves_no_line_high() {
+    let (machine, mut vcpu) = taker();
+    let (event, resample) = (Event::new(), Event::new());
+    irqfd(&machine, &event, uapi::IRQFD_FLAG_RESAMPLE, Some(&resample));
+    event.signal();
+    irqfd(&machine, &event, uapi::IRQFD_FLAG_DEASSIGN, None);
+    assert_quiet(&mut vcpu);
+    assert_eq!(resample.take(), 0);
+}
+
+fn w35_lines_have_levels() {
+    let (machine, mut vcpu) = taker();
+    for _ in 0..3 {
+        machine.set_line(uapi::IRQ_TYPE_SPI, SPI, true).expect("high");
+        for _ in 0..3 {
+            assert_eq!(vcpu.report(), INTID, "as long as it is high");
+        }
+        machine.set_line(uapi::IRQ_TYPE_SPI, SPI, false).expect("low");
+        assert_quiet(&mut vcpu);
+    }
+}
+
+/// A PPI that is no timer's, numbered from 0.
+const PPI: u32 = 4;
+
+fn w35_private_interrupts_can_be_set() {
+    let (machine, mut vcpu) = taker_of(16 + u64::from(PPI), false);
+    let set = |number, high| machine.set_line(uapi::IRQ_TYPE_PPI, number, high);
+    assert_eq!(set(PPI, true), Ok(()));
+    for _ in 0..3 {
+        assert_eq!(vcpu.report(), 16 + u64::from(PPI));
+    }
+    assert_eq!(set(PPI, false), Ok(()));
+    assert_quiet(&mut vcpu);
+    assert_eq!(set(11, true), Err(libc::EINVAL), "the virtual timer's");
+    assert_eq!(set(16, true), Err(libc::EINVAL), "no PPI");
+    let second = 1 << uapi::IRQ_VCPU_SHIFT;
+    assert_eq!(set(second | PPI, true), Err(libc::EINVAL), "no such vCPU");
+    assert_quiet(&mut vcpu);
+}
+
+fn w35_private_interrupts_are_refused_without_the_extension() {
+    let (machine, mut vcpu) = taker();
+    // As a shared interrupt's number it would be the tests' own.
+    assert_eq!(machine.set_line(uapi::IRQ_TYPE_PPI, SPI, true), Err(libc::EOPNOTSUPP));
+    assert_quiet(&mut vcpu);
+}
+
 fn main() {
     tests![
         Needs::Device => [
@@ -170,5 +259,12 @@ fn main() {
             w18_ioeventfds_of_one_address_differ_by_value,
             two_vcpus_wake_each_other,
         ],
+        Needs::Extensions(ext::IRQ_KIND) => [
+            w16_resample_is_signalled_at_the_end_of_the_interrupt,
+            a_disconnected_resample_irqfd_leaves_no_line_high,
+            w35_lines_have_levels,
+            w35_private_interrupts_can_be_set,
+        ],
+        Needs::NoExtensions => [w35_private_interrupts_are_refused_without_the_extension],
     ]
 }

@@ -104,7 +104,7 @@ fn exits(vcpu: usize, reason: &str) -> Option<u64> {
 fn w32_only_the_target_is_woken() {
     const SPI: u32 = 9;
     const ROUNDS: u64 = 100;
-    let machine = Machine::new(MIB, guest::take_spi());
+    let machine = Machine::new(MIB, guest::take_irq());
     machine.add_gic(2);
     let mut vcpu = machine.boot_vcpu(&[32 + u64::from(SPI), GIC_DIST, guest::gic_redist(2)]);
     // Powered off, as nobody starts it.
