@@ -33,7 +33,7 @@ fn start() -> Crosvm {
     // It asks for the width of guest addresses by value, and assumes 40 bits after the refusal.
     assert_eq!(by_value(&device, CHECK_EXTENSION, CAP_GPA_SIZE), Err(libc::EFAULT));
     let ram = Mapping::of_file(&memfd(SIZE), 0, SIZE);
-    ram.load(0, guest::take_spi());
+    ram.load(0, guest::take_irq());
     // Two regions that are parts of one mapping.
     assert_eq!(slot(&vm, 0, 1, RAM, SIZE / 2, ram.address()), Ok(0));
     assert_eq!(slot(&vm, 1, 1, RAM + SIZE / 2, SIZE / 2, ram.address() + SIZE / 2), Ok(0));

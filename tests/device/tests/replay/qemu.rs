@@ -62,7 +62,7 @@ fn start() -> Qemu {
     };
     let vcpus: Vec<OwnedFd> = (0..VCPUS).map(create).collect();
     let ram = Mapping::anonymous(SIZE);
-    ram.load(0, guest::take_spi());
+    ram.load(0, guest::take_irq());
     ram.load(RESET, guest::hypercall());
     assert_eq!(slot(&vm, 2, 1, RAM, SIZE, ram.address()), Ok(0));
     Qemu { vm, vcpus, ram, flash }
