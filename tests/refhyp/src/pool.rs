@@ -5,7 +5,7 @@ use crate::hw::{Hardware, PAGE_SIZE};
 
 /// Zeroed pages out of one range of the hypervisor's memory. Free pages form a list that is kept
 /// in the pages themselves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pool {
     fresh: u64,
     end: u64,

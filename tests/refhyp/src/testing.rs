@@ -29,6 +29,17 @@ impl FakeHardware {
         self.invalidations.borrow().clone()
     }
 
+    /// All of its memory.
+    pub fn save(&self) -> Vec<u64> {
+        self.words.borrow().clone()
+    }
+
+    /// Takes back what [`Self::save`] gave.
+    pub fn restore(&self, words: &[u64]) {
+        self.words.borrow_mut().copy_from_slice(words);
+        self.invalidations.borrow_mut().clear();
+    }
+
     fn index(&self, pa: u64) -> usize {
         assert_eq!(pa % 8, 0, "unaligned access at {pa:#x}");
         usize::try_from((pa - self.start) / 8).expect("address")
@@ -63,6 +74,10 @@ impl Hardware for FakeHardware {
 
     fn wipe_page(&self, pa: u64) {
         (pa..pa + 0x1000).step_by(8).for_each(|at| self.write(at, 0));
+    }
+
+    fn fill_page(&self, pa: u64, first: u64, step: u64) {
+        (0..512).for_each(|n| self.write(pa + n * 8, first + n * step));
     }
 
     fn copy_page(&self, from: u64, to: u64) {

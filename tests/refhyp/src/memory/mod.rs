@@ -7,6 +7,8 @@
 
 mod audit;
 mod bulk;
+#[cfg(test)]
+mod exhaustive;
 mod guest;
 mod host;
 mod load;
@@ -52,7 +54,7 @@ impl From<NoTable> for Error {
 }
 
 /// One VM's address space and its accounts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct GuestSpace {
     s2: Stage2,
     tables: u64,
