@@ -37,6 +37,12 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     boot_tests(project, &selftest, "selftest", "refhyp.selftest", SELFTEST_LIMITS, results)?;
     let strict = "refhyp.selftest refhyp.strict";
     boot_tests(project, &selftest, "selftest strict", strict, SELFTEST_LIMITS, results)?;
+    // One instruction is a nanosecond there: how long interrupts are off is exact.
+    let mut measured = machine(&parts, true);
+    measured.options.cpus = 1;
+    measured.options.qemu = ["-icount", "shift=0"].map(str::to_owned).into();
+    let measure = "refhyp.selftest refhyp.measure";
+    boot_tests(project, &measured, "selftest measured", measure, SELFTEST_LIMITS, results)?;
     let device = DEVICE;
     let default = format!("{device} {KUNIT}");
     boot_tests(project, &machine(&parts, true), "default", &default, DEVICE_LIMITS, results)?;

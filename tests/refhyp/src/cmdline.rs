@@ -10,6 +10,9 @@ pub struct Options {
     pub strict: bool,
     /// `refhyp.selftest`: run the built-in host program instead of Linux (test builds only).
     pub selftest: bool,
+    /// `refhyp.measure`: the built-in host program tells how long interrupts were off (test builds
+    /// only, and under an emulator that counts instructions as time).
+    pub measure: bool,
     /// `refhyp.linux-guest`: the built-in host program starts a Linux guest (test builds only).
     pub linux_guest: bool,
     /// `refhyp.protected`: that guest is a protected VM.
@@ -44,6 +47,7 @@ impl Options {
             match name {
                 "strict" => options.strict = on,
                 "selftest" => options.selftest = on,
+                "measure" => options.measure = on,
                 "linux-guest" => options.linux_guest = on,
                 "protected" => options.protected = on,
                 "insecure-entropy" => options.insecure_entropy = on,

@@ -44,6 +44,9 @@ pub trait Hardware {
     /// Fills the page at `pa` with zeros and cleans it to the point of coherency.
     fn wipe_page(&self, pa: u64);
 
+    /// Writes the 512 words of the page at `pa`: `first`, `first + step` and so on.
+    fn fill_page(&self, pa: u64, first: u64, step: u64);
+
     /// Copies the page at `from` to the page at `to` and cleans that to the point of coherency.
     fn copy_page(&self, from: u64, to: u64);
 

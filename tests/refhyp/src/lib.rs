@@ -8,9 +8,11 @@
 //!
 //! # Lock order
 //!
-//! A vCPU's context ([`vm::Vm::vcpus`], held during RUN), then the VM's state
-//! ([`vm::Vm::state`]), then the memory ([`hyp::Hypervisor::memory`]), then the VM's
-//! shared part ([`vm::Vm::shared`]). A lock is only waited for while none to its right is held.
+//! The VM id given last (CREATE_VM only), then a vCPU's context ([`vm::Vm::vcpus`], held during
+//! RUN), then the VM's state ([`vm::Vm::state`]), then the memory ([`hyp::Hypervisor::memory`]),
+//! then the VM's shared part ([`vm::Vm::shared`]). A lock is only waited for while none to its
+//! right is held. The random numbers ([`hyp::Hypervisor::generator`]) and the fault plan of test
+//! builds have locks under which no other is taken.
 
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]

@@ -157,14 +157,12 @@ impl Stage2 {
     fn split(&self, hw: &impl Hardware, walk: &Walk, table: u64) {
         let old = walk.descriptor;
         let child = walk.level + 1;
-        for index in 0..512 {
-            let descriptor = if old & VALID == 0 {
-                old
-            } else {
-                let kind = if child == 3 { TABLE_OR_PAGE } else { 0 };
-                (old + index * span(child)) | kind
-            };
-            hw.write(table + index * 8, descriptor);
+        if old & VALID != 0 {
+            let kind = if child == 3 { TABLE_OR_PAGE } else { 0 };
+            hw.fill_page(table, old | kind, span(child));
+        } else if old != 0 {
+            // The table is zeroed otherwise.
+            hw.fill_page(table, old, 0);
         }
         if old & VALID != 0 {
             hw.write(walk.entry, 0);
@@ -238,6 +236,78 @@ impl Stage2 {
         hw.publish();
         pool.give(hw, table);
         true
+    }
+}
+
+/// The single pages of an address space, for many of them in a row: a walk is made once for each
+/// table. As long as it is used, no table may come or go.
+#[derive(Debug)]
+pub struct Leaves<'h, H> {
+    s2: Stage2,
+    hw: &'h H,
+    /// The table of level 3 found last, and the block that it maps.
+    table: u64,
+    block: Option<u64>,
+}
+
+impl<'h, H: Hardware> Leaves<'h, H> {
+    /// Those of `s2`.
+    pub fn new(s2: Stage2, hw: &'h H) -> Self {
+        Self { s2, hw, table: 0, block: None }
+    }
+
+    /// Where the descriptor of level 3 for `ipa` is, if there is one.
+    fn entry(&mut self, ipa: u64) -> Option<u64> {
+        let block = ipa >> shift(2);
+        if self.block != Some(block) {
+            let walk = self.s2.walk(self.hw, ipa);
+            if walk.level != 3 {
+                return None;
+            }
+            self.table = walk.entry & ADDRESS;
+            self.block = Some(block);
+        }
+        Some(Stage2::slot(self.table, 3, ipa))
+    }
+
+    /// Whether a descriptor of level 3 decides about `ipa`.
+    pub fn has_room(&mut self, ipa: u64) -> bool {
+        self.entry(ipa).is_some()
+    }
+
+    /// What is mapped at `ipa`.
+    pub fn get(&mut self, ipa: u64) -> Leaf {
+        self.leaf_and_level(ipa).0
+    }
+
+    /// What is mapped at `ipa`, and the level of the descriptor that says so.
+    pub fn leaf_and_level(&mut self, ipa: u64) -> (Leaf, u32) {
+        match self.entry(ipa).map(|entry| self.hw.read(entry)) {
+            None => {
+                let walk = self.s2.walk(self.hw, ipa);
+                (walk.leaf, walk.level)
+            }
+            Some(descriptor) if descriptor & VALID == 0 => (Leaf::Absent(descriptor), 3),
+            Some(descriptor) => (Leaf::Mapped(descriptor & ADDRESS), 3),
+        }
+    }
+
+    /// As [`Stage2::set_leaf`] of level 3.
+    pub fn set(&mut self, ipa: u64, pa: u64, kind: Kind) {
+        self.write(ipa, (pa & ADDRESS) | kind.bits() | TABLE_OR_PAGE | VALID);
+    }
+
+    /// As [`Stage2::clear_leaf`].
+    pub fn clear(&mut self, ipa: u64) {
+        self.write(ipa, 0);
+    }
+
+    fn write(&mut self, ipa: u64, descriptor: u64) {
+        let entry = self.entry(ipa);
+        debug_assert!(entry.is_some(), "leaf of another size at {ipa:#x}");
+        if let Some(entry) = entry {
+            self.hw.write(entry, descriptor);
+        }
     }
 }
 

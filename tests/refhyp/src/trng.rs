@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Random numbers for guests: a generator seeded by the boot loader.
+//! Random numbers for guests: a generator seeded by the CPU or the boot loader.
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -16,7 +16,7 @@ pub struct NoEntropy;
 pub struct Generator(Option<ChaCha20Rng>);
 
 impl Generator {
-    /// A generator from the boot loader's seed. Without one it refuses, unless `insecure` allows a
+    /// A generator from a seed. Without one it refuses, unless `insecure` allows a
     /// constant.
     pub fn new(seed: &[u8], insecure: bool) -> Self {
         let seed: Option<[u8; SEED]> = seed.get(..SEED).and_then(|s| s.try_into().ok());

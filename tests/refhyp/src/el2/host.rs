@@ -3,7 +3,7 @@
 
 use super::machine::hypervisor;
 use super::sysreg::{hcr, read};
-use super::{smc, world};
+use super::{smc, stretch, world};
 use refhyp::context::Regs;
 use refhyp::esr::{self, fault_ipa, Esr};
 use refhyp::hostcall::{self, Answer};
@@ -29,11 +29,12 @@ pub fn hcr() -> u64 {
 
 /// An exception from EL1 or EL0 of the host, with its registers; `kind` is the vector's.
 pub extern "C" fn exception(regs: &mut Regs, kind: u64) {
+    stretch::begin();
     // Interrupts are the host's own and do not come here.
     assert!(kind == 0, "exception {kind} of the host");
     let esr = Esr(read!("esr_el2"));
     match esr.class() {
-        esr::EC_HVC => call(regs),
+        esr::EC_HVC => return call(regs),
         esr::EC_SMC => {
             regs.pc += 4;
             let [x0, x1, x2, x3, ..] = regs.x;
@@ -53,6 +54,7 @@ pub extern "C" fn exception(regs: &mut Regs, kind: u64) {
         }
         _ => world::inject(regs, Exception::Undefined),
     }
+    stretch::end(stretch::OTHERS);
 }
 
 fn answer(regs: &mut Regs, results: [u64; 4]) {
@@ -64,6 +66,10 @@ fn call(regs: &mut Regs) {
         answer(regs, [NOT_SUPPORTED, 0, 0, 0]);
         return;
     };
+    #[cfg(feature = "test-hooks")]
+    if let Some(ticks) = stretch::query(&call) {
+        return answer(regs, [0, ticks, 0, 0]);
+    }
     match hypervisor().host_call(&call) {
         Answer::Done(results) => answer(regs, results),
         Answer::Run { ids, instead } => {
@@ -82,6 +88,9 @@ fn call(regs: &mut Regs) {
         }
         // The host makes the same call again, after its interrupts.
         Answer::Again => regs.pc -= 4,
+    }
+    if let Some(kind) = stretch::kind(&call) {
+        stretch::end(kind);
     }
 }
 

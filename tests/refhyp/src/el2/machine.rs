@@ -79,10 +79,10 @@ pub extern "C" fn main(dtb: u64) -> ! {
     let (ram, own) = ranges(&machine);
     machine.memory.iter().for_each(|memory| space::add_memory(*memory));
     let own_seed = hardware::random_seed();
-    let entropy = if machine.seed.len() < own_seed.len() && own_seed != [0; 32] {
-        own_seed.as_slice()
-    } else {
-        machine.seed.as_slice()
+    // The CPU's own generator, if it has one: what a boot loader passes, others may have seen.
+    let entropy = match own_seed {
+        Some(ref seed) => seed.as_slice(),
+        None => machine.seed.as_slice(),
     };
     let mut generator = Generator::new(entropy, options.insecure_entropy);
     let mut seed = [0; 32];

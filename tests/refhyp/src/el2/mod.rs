@@ -14,6 +14,7 @@ mod panic;
 mod selftest;
 mod smc;
 mod space;
+mod stretch;
 mod sysreg;
 mod vectors;
 mod world;

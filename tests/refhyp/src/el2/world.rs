@@ -4,12 +4,13 @@
 use super::hardware::{vttbr, Real};
 use super::machine::hypervisor;
 use super::sysreg::{self, isb, read, write};
-use super::{cpu, gic, lists, vectors};
+use super::{cpu, gic, lists, stretch, vectors};
 use core::sync::atomic::{AtomicU8, Ordering};
+use gzvm_abi::hvc;
 use refhyp::context::{Fp, Regs, Sys, SYS_COUNT};
 use refhyp::esr::Esr;
 use refhyp::guest::{Next, Trap};
-use refhyp::hostcall::Ids;
+use refhyp::hostcall::{index, Ids};
 use refhyp::hyp::{Begin, Exit, Hypervisor, Running};
 use refhyp::inject::{self, Exception};
 use refhyp::memory::MAX_VMS;
@@ -202,7 +203,9 @@ fn enter(
     arm_physical_timer(running.vcpu.physical_timer, physical_line);
     lists::write(&in_use);
     isb();
+    stretch::end(u64::from(index(hvc::RUN)));
     let exit = vectors::run(&mut running.vcpu.regs);
+    stretch::begin();
     let trap =
         Trap { esr: Esr(read!("esr_el2")), far: read!("far_el2"), hpfar: read!("hpfar_el2") };
     write!("cnthp_ctl_el2", 0);

@@ -5,8 +5,9 @@ use super::Next;
 use crate::hw::Hardware;
 use crate::hyp::{Exit, Hypervisor, Running};
 use crate::psci::{self, error, offered};
+use crate::stage2::IPA_END;
 use crate::timer::idle_delay;
-use crate::vm::{vcpu_of_mpidr, Power};
+use crate::vm::{vcpu_of_mpidr, Power, MAX_VCPUS};
 use arm_psci::{AffinityInfo, ErrorCode, FunctionId, MigrateInfoType};
 use gzvm_abi::run;
 
@@ -43,15 +44,31 @@ impl<H: Hardware> Hypervisor<'_, H> {
                 }
                 Next::Exit(Exit::Idle(self.idle_ticks(running)))
             }
-            FunctionId::SystemOff => Next::Exit(Exit::System(run::SYSTEM_EVENT_SHUTDOWN)),
-            _ => Next::Exit(Exit::System(run::SYSTEM_EVENT_RESET)),
+            FunctionId::SystemOff => self.end_all(running, run::SYSTEM_EVENT_SHUTDOWN),
+            FunctionId::SystemReset232 | FunctionId::SystemReset264 if !is_reset_type(x1) => {
+                answer(running, error(ErrorCode::InvalidParameters))
+            }
+            _ => self.end_all(running, run::SYSTEM_EVENT_RESET),
         }
+    }
+
+    /// The machine ends: these calls do not return, so no vCPU runs on, whatever the host does.
+    fn end_all(&self, running: &Running<'_>, event: u32) -> Next {
+        let mut shared = running.vm.shared.lock();
+        shared.power.fill(Power::Off);
+        for vcpu in (0..MAX_VCPUS).filter(|vcpu| *vcpu != running.index) {
+            self.kick(shared.gic.reach_vcpu(vcpu));
+        }
+        Next::Exit(Exit::System(event))
     }
 
     fn cpu_on(&self, running: &mut Running<'_>, mpidr: u64, entry: u64, context: u64) -> Next {
         let Some(target) = vcpu_of_mpidr(mpidr) else {
             return answer(running, error(ErrorCode::InvalidParameters));
         };
+        if !entry.is_multiple_of(4) || entry >= IPA_END {
+            return answer(running, error(ErrorCode::InvalidAddress));
+        }
         // Existence first: the state's lock comes before the shared part's.
         if running.vm.state.lock().vcpus & (1 << target) == 0 {
             return answer(running, error(ErrorCode::InvalidParameters));
@@ -83,6 +100,12 @@ impl<H: Hardware> Hypervisor<'_, H> {
         }
         Next::Exit(Exit::Idle(idle_delay([None, None], self.hw.frequency())))
     }
+}
+
+/// Whether SYSTEM_RESET2 knows a type: a warm reset, or one of the vendor's.
+fn is_reset_type(x1: u64) -> bool {
+    // CAST: the type is 32 bits wide.
+    matches!(x1 as u32, 0 | 0x8000_0000..)
 }
 
 fn affinity_info(running: &Running<'_>, mpidr: u64, level: u64) -> u64 {

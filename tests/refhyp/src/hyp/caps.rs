@@ -13,13 +13,15 @@ use crate::vm::{Phase, State, Vm, Window, MAX_VCPUS};
 use gzvm_abi::{cap, ext, hvc, BLOCK_SIZE};
 
 /// Pages that become a VM's own in one slice of SET_PROTECTED_VM.
-const PROTECT_SLICE: u32 = 256;
+const PROTECT_SLICE: u32 = 32;
+/// Pages that the host should map in a call: no more than interrupts may wait for.
+const BATCH: u64 = 64;
 
 impl<H: Hardware> Hypervisor<'_, H> {
     pub(super) fn enable_cap(&self, call: &Call) -> Result<Answer, Status> {
         let done = Answer::ok(0, 0, 0);
         match call.x(2) {
-            cap::QUERY_HYP_BATCH_PAGES => Ok(Answer::ok(hvc::DEFAULT_DEMAND_BATCH_PAGES, 0, 0)),
+            cap::QUERY_HYP_BATCH_PAGES => Ok(Answer::ok(BATCH, 0, 0)),
             cap::QUERY_DESTROY_BATCH_PAGES => {
                 Ok(Answer::ok(hvc::DEFAULT_DESTROY_BATCH_PAGES, 0, 0))
             }

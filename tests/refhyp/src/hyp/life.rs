@@ -14,7 +14,7 @@ const LAST_ID: u16 = 0xfffe;
 /// Pages of a vCPU's buffer.
 const VCPU_PAGES: u64 = 2;
 /// Pages that one call destroys at most, whatever the host asks for.
-const DESTROY_LIMIT: u64 = 512;
+const DESTROY_LIMIT: u64 = 56;
 
 impl<H: Hardware> Hypervisor<'_, H> {
     pub(super) fn create_vm(&self, call: &Call) -> Result<Answer, Status> {

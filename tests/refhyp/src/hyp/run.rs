@@ -224,10 +224,14 @@ impl<'a, H: Hardware> Hypervisor<'a, H> {
         self.kick(moved);
     }
 
-    /// What the host has to be told before the vCPU enters the guest (again): ends of interrupts,
-    /// vCPUs to run.
+    /// What the host has to be told before the vCPU enters the guest (again): that it is off, ends
+    /// of interrupts, vCPUs to run.
     pub fn owed(&self, running: &Running<'_>) -> Option<Exit> {
         let mut shared = running.vm.shared.lock();
+        if shared.power.get(running.index) == Some(&Power::Off) {
+            // Another vCPU has ended the machine.
+            return Some(Exit::Idle(idle_delay([None, None], self.hw.frequency())));
+        }
         match shared.gic.take_owed(running.index) {
             0 => shared.gic.has_ends(running.index).then_some(Exit::Irq),
             asleep => Some(Exit::Ipi(self.told(asleep))),

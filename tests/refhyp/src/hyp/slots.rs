@@ -4,6 +4,7 @@
 use super::{status_of, Hypervisor, Status};
 use crate::hostcall::{Answer, Call};
 use crate::hw::{Hardware, PAGE_SIZE};
+use crate::memory::{Memory, Progress};
 use crate::regions::{NotAdded, Region};
 use crate::stage2::IPA_END;
 use crate::vm::{Population, State};
@@ -12,7 +13,7 @@ use gzvm_abi::uapi;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Pages that one slice of a population maps.
-const SLICE: usize = 256;
+const SLICE: usize = 96;
 
 /// Checks a range of guest memory and gives it in frames.
 pub(super) fn frames(gpa: u64, size: u64) -> Result<(u64, u64), Status> {
@@ -106,7 +107,12 @@ impl<H: Hardware> Hypervisor<'_, H> {
         }
         let pfns = pfns.get(..count).unwrap_or_default();
         let private = state.protected && !region.is_pool();
-        self.memory.lock().map(&self.hw, slot, gfn + before, pfns, private).map_err(status_of)?;
+        let mut memory = self.memory.lock();
+        if self.map(&mut memory, slot, gfn + before, pfns, private)? == Progress::More {
+            state.population = Some(Population { buffer, done: before });
+            return Ok(Answer::Again);
+        }
+        drop(memory);
         // CAST: at most SLICE.
         let done = before + count as u64;
         if done < total {
@@ -153,6 +159,22 @@ impl<H: Hardware> Hypervisor<'_, H> {
         Ok((count, total))
     }
 
+    /// Maps pages, all or none, or prepares a slice of what that takes.
+    fn map(
+        &self,
+        memory: &mut Memory<'_>,
+        slot: usize,
+        gfn: u64,
+        pfns: &[u64],
+        private: bool,
+    ) -> Result<Progress, Status> {
+        let room = memory.make_room(&self.hw, slot, gfn, pfns, private).map_err(status_of)?;
+        if room == Progress::Done {
+            memory.map(&self.hw, slot, gfn, pfns, private).map_err(status_of)?;
+        }
+        Ok(room)
+    }
+
     /// Maps host-contiguous pages.
     pub(super) fn map_guest(&self, call: &Call) -> Result<Answer, Status> {
         let (slot, _, mut state) = self.live(call.vm())?;
@@ -165,8 +187,10 @@ impl<H: Hardware> Hypervisor<'_, H> {
         let pfns = pfns.get_mut(..count).unwrap_or_default();
         pfns.iter_mut().zip(first..).for_each(|(place, pfn)| *place = pfn);
         let private = state.protected && !region.is_pool();
-        self.memory.lock().map(&self.hw, slot, gfn, pfns, private).map_err(status_of)?;
-        Ok(Answer::ok(0, 0, 0))
+        match self.map(&mut self.memory.lock(), slot, gfn, pfns, private)? {
+            Progress::More => Ok(Answer::Again),
+            Progress::Done => Ok(Answer::ok(0, 0, 0)),
+        }
     }
 
     /// Maps the pages that the mailbox lists.
@@ -185,8 +209,10 @@ impl<H: Hardware> Hypervisor<'_, H> {
         let mut memory = self.memory.lock();
         // Read once: the host may change the page at any time.
         memory.read_host(&self.hw, state.mailbox, pfns.as_mut_bytes()).map_err(status_of)?;
-        memory.map(&self.hw, slot, gfn, pfns, private).map_err(status_of)?;
-        Ok(Answer::ok(0, 0, 0))
+        match self.map(&mut memory, slot, gfn, pfns, private)? {
+            Progress::More => Ok(Answer::Again),
+            Progress::Done => Ok(Answer::ok(0, 0, 0)),
+        }
     }
 
     /// Notes nothing: the device tree is guest memory like any other. Checked all the same.

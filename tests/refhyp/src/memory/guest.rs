@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The guests' side: address spaces and mapping.
 
-use super::{Error, GuestSpace, Memory, Usage};
+use super::{Error, GuestSpace, Memory, Progress, Usage};
 use crate::hw::{Hardware, Invalidate, Space, PAGE_SIZE};
 use crate::page::{Page, Refusal};
-use crate::stage2::{Kind, Leaf, Stage2, IPA_END, ROOT_PAGES};
+use crate::stage2::{Kind, Leaf, Leaves, Stage2, IPA_END, ROOT_PAGES};
+
+/// Tables that one slice of preparations builds.
+const TABLES_PER_SLICE: u64 = 6;
 
 impl GuestSpace {
     /// Builds tables down to the page, within the quota.
@@ -84,18 +87,28 @@ impl Memory<'_> {
         if end > IPA_END / PAGE_SIZE {
             return Err(Error::Address);
         }
+        self.reserve(hw, vm, gfn, pfns, private, u64::MAX)?;
         self.move_pages(hw, vm, gfn, pfns, |page| match private {
             true => page.donate(owner),
             false => page.share(),
         })?;
-        if let Err(error) = self.reserve(hw, vm, gfn, pfns, private) {
-            self.undo_pages(hw, vm, gfn, pfns, owner, private);
-            return Err(error);
-        }
         if private {
             self.hide_all(hw, vm, gfn, pfns)?;
         }
         self.commit(hw, vm, gfn, pfns, private)
+    }
+
+    /// Builds the tables that mapping these pages needs, a slice of them a call. That changes no
+    /// owner and no translation.
+    pub fn make_room(
+        &mut self,
+        hw: &impl Hardware,
+        vm: usize,
+        gfn: u64,
+        pfns: &[u64],
+        private: bool,
+    ) -> Result<Progress, Error> {
+        self.reserve(hw, vm, gfn, pfns, private, TABLES_PER_SLICE)
     }
 
     /// The frames of a call that are not mapped yet.
@@ -106,10 +119,9 @@ impl Memory<'_> {
         gfn: u64,
         pfns: &'p [u64],
     ) -> Result<impl Iterator<Item = (u64, u64)> + 'p, Error> {
-        let s2 = self.guest(vm)?.s2;
-        let absent = move |(gfn, _): &(u64, u64)| {
-            matches!(s2.walk(hw, gfn * PAGE_SIZE).leaf, Leaf::Absent(_))
-        };
+        let mut leaves = Leaves::new(self.guest(vm)?.s2, hw);
+        let absent =
+            move |(gfn, _): &(u64, u64)| matches!(leaves.get(gfn * PAGE_SIZE), Leaf::Absent(_));
         Ok((gfn..).zip(pfns.iter().copied()).filter(absent))
     }
 
@@ -122,9 +134,9 @@ impl Memory<'_> {
         pfns: &[u64],
         transition: impl Fn(Page) -> Result<Page, Refusal>,
     ) -> Result<(), Error> {
-        let s2 = self.guest(vm)?.s2;
+        let mut leaves = Leaves::new(self.guest(vm)?.s2, hw);
         for (done, (at, pfn)) in (gfn..).zip(pfns.iter().copied()).enumerate() {
-            let result = match s2.walk(hw, at * PAGE_SIZE).leaf {
+            let result = match leaves.get(at * PAGE_SIZE) {
                 Leaf::Absent(_) => self.pages.apply(pfn, &transition).map_err(Error::from),
                 Leaf::Mapped(pa) => self.same_mapping(vm, pa, pfn, &transition),
             };
@@ -175,7 +187,7 @@ impl Memory<'_> {
         }
     }
 
-    /// Builds all tables that mapping the pages needs.
+    /// Builds tables that mapping the pages needs, until about so many are built.
     fn reserve(
         &mut self,
         hw: &impl Hardware,
@@ -183,15 +195,28 @@ impl Memory<'_> {
         gfn: u64,
         pfns: &[u64],
         private: bool,
-    ) -> Result<(), Error> {
+        tables: u64,
+    ) -> Result<Progress, Error> {
+        let mut of_guest = Leaves::new(self.guest(vm)?.s2, hw);
+        let mut of_host = Leaves::new(self.host, hw);
+        let before = self.pool.left();
         for (at, pfn) in (gfn..).zip(pfns.iter().copied()) {
-            let guest = self.guests.get_mut(vm).and_then(Option::as_mut).ok_or(Error::Address)?;
-            guest.make_room(hw, &mut self.pool, self.quota, at * PAGE_SIZE)?;
-            if private {
-                self.host.make_room(hw, &mut self.pool, pfn * PAGE_SIZE, 3)?;
+            let (at, pa) = (at * PAGE_SIZE, pfn.saturating_mul(PAGE_SIZE));
+            if !of_guest.has_room(at) {
+                let guest =
+                    self.guests.get_mut(vm).and_then(Option::as_mut).ok_or(Error::Address)?;
+                guest.make_room(hw, &mut self.pool, self.quota, at)?;
+            }
+            // What is not the host's to give will be refused.
+            let given = private && self.pages.get(pfn) == Page::FREE;
+            if given && !of_host.has_room(pa) {
+                self.host.make_room(hw, &mut self.pool, pa, 3)?;
+            }
+            if before - self.pool.left() >= tables {
+                return Ok(Progress::More);
             }
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     /// Takes newly given pages away from the host.
@@ -203,8 +228,9 @@ impl Memory<'_> {
         pfns: &[u64],
     ) -> Result<(), Error> {
         let mut hidden = (0u64, 0u64);
+        let mut of_host = Leaves::new(self.host, hw);
         for (_, pfn) in self.absent(hw, vm, gfn, pfns)? {
-            self.hide(hw, pfn);
+            of_host.clear(pfn * PAGE_SIZE);
             hidden = (hidden.0 + 1, pfn);
         }
         hw.publish();
@@ -224,11 +250,11 @@ impl Memory<'_> {
         pfns: &[u64],
         private: bool,
     ) -> Result<(), Error> {
-        let s2 = self.guest(vm)?.s2;
+        let mut leaves = Leaves::new(self.guest(vm)?.s2, hw);
         let mut mapped = 0;
         for (at, pfn) in self.absent(hw, vm, gfn, pfns)? {
             hw.clean_page(pfn * PAGE_SIZE);
-            s2.set_leaf(hw, at * PAGE_SIZE, 3, pfn * PAGE_SIZE, Kind::Memory);
+            leaves.set(at * PAGE_SIZE, pfn * PAGE_SIZE, Kind::Memory);
             mapped += 1;
         }
         hw.publish();

@@ -3,10 +3,10 @@
 
 use super::{Error, Memory};
 use crate::hw::{Hardware, Invalidate, PAGE_SIZE};
-use crate::stage2::{span, Leaf, Stage2, IPA_END};
+use crate::stage2::{span, Leaf, Leaves, Stage2, IPA_END};
 
 /// Pages that one call unmaps at most.
-const SLICE: usize = 256;
+const SLICE: usize = 128;
 /// Descriptors that one call looks at.
 const LOOKS: u32 = 512;
 
@@ -41,15 +41,16 @@ impl Memory<'_> {
     ) -> Result<(Presence, u64), Error> {
         let (start, end) = bounds(gfn, pages)?;
         let s2 = self.guest(vm)?.s2;
-        let first = s2.walk(hw, start);
-        let state = self.presence(first.leaf);
-        let mut ipa = behind(start, first.level);
+        let mut leaves = Leaves::new(s2, hw);
+        let (first, level) = leaves.leaf_and_level(start);
+        let state = self.presence(first);
+        let mut ipa = behind(start, level);
         for _ in 1..LOOKS {
-            let walk = s2.walk(hw, ipa.min(end - 1));
-            if ipa >= end || self.presence(walk.leaf) != state {
+            let (leaf, level) = leaves.leaf_and_level(ipa.min(end - 1));
+            if ipa >= end || self.presence(leaf) != state {
                 break;
             }
-            ipa = behind(ipa, walk.level);
+            ipa = behind(ipa, level);
         }
         Ok((state, (ipa.min(end) - start) / PAGE_SIZE))
     }
@@ -68,22 +69,23 @@ impl Memory<'_> {
     ) -> Result<u64, Error> {
         let (start, mut end) = bounds(gfn, pages)?;
         let s2 = self.guest(vm)?.s2;
+        let mut leaves = Leaves::new(s2, hw);
         let mut gone = [0; SLICE];
         let mut places = gone.iter_mut();
         let (mut ipa, mut looks, mut last) = (start, LOOKS, start);
         while ipa < end && looks > 0 {
-            let walk = s2.walk(hw, ipa);
-            if walk.level == 3 {
+            let (leaf, level) = leaves.leaf_and_level(ipa);
+            if level == 3 {
                 // Never behind the end of a table: so there is one at most to drop below.
                 end = end.min(behind(ipa, 2));
             }
-            if let Leaf::Mapped(pa) = walk.leaf {
+            if let Leaf::Mapped(pa) = leaf {
                 let Some(place) = places.next() else { break };
                 *place = pa / PAGE_SIZE;
-                s2.clear_leaf(hw, ipa, 0);
+                leaves.clear(ipa);
                 last = ipa;
             }
-            (ipa, looks) = (behind(ipa, walk.level), looks - 1);
+            (ipa, looks) = (behind(ipa, level), looks - 1);
         }
         let count = SLICE - places.len();
         let tables = self.drop_empty_tables(hw, vm, s2, ipa - PAGE_SIZE);

@@ -40,7 +40,7 @@ fn identity(report: &mut Report, strict: bool) {
         report.equal(name, status(id::ID_BASE + index, &[]), id::ERR_NOT_IMPLEMENTED);
     }
     report.equal("another owner's call", hvc(0x8400_0000, &[])[0], u64::MAX);
-    report.equal("QUERY_HYP_BATCH_PAGES", cap_call(&[0, cap::QUERY_HYP_BATCH_PAGES])[1], 512);
+    report.equal("QUERY_HYP_BATCH_PAGES", cap_call(&[0, cap::QUERY_HYP_BATCH_PAGES])[1], 64);
     let destroy = cap_call(&[0, cap::QUERY_DESTROY_BATCH_PAGES]);
     report.equal("QUERY_DESTROY_BATCH_PAGES", destroy[1], 128);
     let unknown = status(id::ENABLE_CAP, &[0, 0x7777]);

@@ -95,7 +95,10 @@ pub fn run(report: &mut Report) {
         if vcpu.run() == run::EXIT_EXCEPTION {
             *place = vcpu.page().payload::<Exception>().fault_gpa;
             let page = (*place).wrapping_sub(START) / PAGE_SIZE;
-            map(page, (512 - page % 512).min(WINDOW_PAGES));
+            map(page, 64 - page % 64);
+            (page / 64 + 1..(page / 512 + 1) * 8).for_each(|batch| {
+                map(batch * 64, 64);
+            });
         }
         if *place == START + 512 * PAGE_SIZE {
             break;

@@ -12,20 +12,26 @@
 //! | `vmm.rs` | a VM with its pages and vCPUs, for the tests |
 //! | `calls.rs` | host calls, with good and bad arguments |
 //! | `guests.rs` | small guests, protected and not |
+//! | `forms.rs` | loads and stores without memory, in every form |
+//! | `crowd.rs` | all VMs and vCPUs at once, quotas |
 //! | `firmware.rs` | a protected VM that starts with firmware |
 //! | `levels.rs` | interrupts with levels, reports of ends |
 //! | `ranges.rs` | unmapping under a guest |
+//! | `stretches.rs` | how long interrupts are off |
 //! | `linux.rs`, `guest_tree.rs`, `uart.rs` | a Linux guest (`refhyp.linux-guest`) |
 
 mod calls;
+mod crowd;
 mod el1;
 mod firmware;
+mod forms;
 mod gic;
 mod guest_tree;
 mod guests;
 mod levels;
 mod linux;
 mod ranges;
+mod stretches;
 mod uart;
 mod vmm;
 
@@ -76,7 +82,7 @@ pub fn start(options: &Options) -> ! {
     let mut regs = Regs { pc: program as *const () as u64, ..Regs::default() };
     regs.pstate = START_PSTATE;
     regs.x[0] = u64::from(options.protected);
-    regs.x[1] = u64::from(options.strict);
+    regs.x[1] = u64::from(options.strict) | u64::from(options.measure) << 1;
     vectors::start_host(&regs)
 }
 
@@ -115,15 +121,21 @@ fn build_tables() {
 }
 
 /// The program: all tests, then power-off.
-extern "C" fn main(_protected: u64, strict: u64) -> ! {
+extern "C" fn main(_protected: u64, modes: u64) -> ! {
+    let (strict, measure) = (modes & 1, modes & 2);
     gic::init();
     let mut report = el1::Report::new();
     calls::run(&mut report, strict != 0);
     guests::run(&mut report, strict != 0);
+    forms::run(&mut report);
+    crowd::run(&mut report);
     firmware::run(&mut report);
     if strict == 0 {
         ranges::run(&mut report);
         levels::run(&mut report);
+    }
+    if measure != 0 {
+        stretches::run(&mut report);
     }
     report.finish()
 }

@@ -6,6 +6,7 @@
 mod faults;
 mod firmware;
 mod lines;
+mod power;
 mod ranges;
 
 use super::*;
@@ -277,6 +278,45 @@ fn ended_vms_leave_their_slots_but_not_their_ids() {
     seen.dedup();
     assert_eq!(seen.len(), 3 * hyp.vms.len());
     assert!(!seen.contains(&0));
+}
+
+#[test]
+fn a_dying_vm_keeps_its_id_until_it_is_gone() {
+    let hyp = hypervisor(Options::default());
+    *hyp.last_id.lock() = 0xfffd;
+    let dying = vm(&hyp, false);
+    assert_eq!(dying, 0xfffe);
+    let run = begin(&hyp, dying);
+    assert_eq!(status(&hyp, hvc::DESTROY_VM, &[dying, 1]), hvc::ERR_BUSY);
+    *hyp.last_id.lock() = 0xfffd;
+    let create = || call(&hyp, hvc::CREATE_VM, &[0])[1];
+    assert_eq!((create(), create()), (1, 2), "neither the dying one's nor 0xffff nor 0");
+    drop(run);
+    while status(&hyp, hvc::DESTROY_VM, &[dying, 1]) == hvc::ERR_BUSY {}
+    *hyp.last_id.lock() = 0xfffd;
+    assert_eq!(create(), 0xfffe);
+}
+
+#[test]
+fn each_call_of_a_destruction_gets_on() {
+    let hyp = machine(Options::default(), 200);
+    let id = vm(&hyp, true);
+    let region = [id, 0x1_0000_0000, 200 * PAGE_SIZE, 1];
+    assert_eq!(status(&hyp, hvc::MEMREGION_PURPOSE, &region), 0);
+    hyp.hw.write(BUFFER + 8, 200);
+    hyp.hw.write(BUFFER + 16, 0x1_0000_0000);
+    assert_eq!(status(&hyp, hvc::SET_MEMREGION, &[id, 8192, BUFFER]), 0);
+    assert_eq!(status(&hyp, hvc::MAP_GUEST, &[id, 5, BACKING, 0x10_0000, 150]), 0);
+    let mut left = 150;
+    // Whatever is asked for: no more than interrupts may wait for, and always something.
+    for asked in [1, 0, u64::MAX, 1 << 32] {
+        assert_eq!(status(&hyp, hvc::DESTROY_VM, &[id, asked]), hvc::ERR_BUSY);
+        let now = hyp.memory.lock().usage(0).private;
+        assert!((1..=56).contains(&(left - now)), "{left} to {now}");
+        left = now;
+    }
+    while status(&hyp, hvc::DESTROY_VM, &[id, 1]) == hvc::ERR_BUSY {}
+    assert_eq!(status(&hyp, hvc::DESTROY_VM, &[id, 1]), hvc::ERR_INVALID_ARGS);
 }
 
 #[test]
