@@ -181,6 +181,28 @@ program!(
 );
 
 program!(
+    /// Starts the second vCPU by PSCI and reports the answer; then both read from the report address
+    /// where to read, and report what is there, for ever. x0: address of this program.
+    two_readers,
+    "b 1f"
+    // Second vCPU, at offset 4: x0 is the context, the report address.
+    "mov x20, x0"
+    "b 2f"
+    // PSCI CPU_ON(mpidr 1, program + 4, report address).
+    "1: add x2, x0, #4"
+    "movz w0, #0x0003"
+    "movk w0, #0xc400, lsl #16"
+    "mov x1, #1"
+    "mov x3, x20"
+    "hvc #0"
+    "str x0, [x20]"
+    "2: ldr x0, [x20]"
+    "ldr x2, [x0]"
+    "str x2, [x20, #8]"
+    "b 2b"
+);
+
+program!(
     /// Counts the first word of each page from x0 to x1, in steps of x2, up, for ever.
     hammer,
     "1: mov x3, x0"

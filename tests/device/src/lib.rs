@@ -16,5 +16,6 @@ pub mod random;
 pub mod raw;
 pub mod rawvm;
 pub mod signals;
+pub mod stall;
 pub mod suite;
 pub mod sys;

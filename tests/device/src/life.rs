@@ -17,6 +17,16 @@ pub fn vms() -> Option<usize> {
     Some(std::fs::read_dir("/sys/kernel/debug/gzvm").ok()?.count())
 }
 
+/// What a file in debugfs says about the only VM of this process; `None` without debugfs.
+pub fn statistics(file: &str) -> Option<String> {
+    let prefix = format!("{}-", std::process::id());
+    let entries = std::fs::read_dir("/sys/kernel/debug/gzvm").ok()?;
+    let mut ours = entries
+        .filter_map(std::result::Result::ok)
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    std::fs::read_to_string(ours.next()?.path().join(file)).ok()
+}
+
 /// Memory for [`live`].
 pub fn memory() -> Mapping {
     Mapping::anonymous(4 * MIB)

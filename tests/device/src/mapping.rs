@@ -110,6 +110,12 @@ impl Mapping {
     #[cfg(not(target_arch = "aarch64"))]
     pub fn clean(&self, _offset: u64, _size: u64) {}
 
+    /// Asks the kernel to back the mapping by huge pages; it need not.
+    pub fn ask_for_huge_pages(&self) {
+        // SAFETY: advice about our own mapping changes no data.
+        unsafe { libc::madvise(self.start.cast(), self.size, libc::MADV_HUGEPAGE) };
+    }
+
     /// Replaces a page by fresh anonymous memory at the same address.
     pub fn replace_page(&self, offset: u64) {
         let page = usize::try_from(PAGE).expect("size");

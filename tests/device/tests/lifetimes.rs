@@ -201,8 +201,8 @@ fn w03_unbinding_leaves_running_vms_alone() {
 }
 
 fn w46_sleep_of_the_machine_keeps_vms() {
-    // The machine freezes all tasks and thaws them again, without really sleeping.
-    if std::fs::write("/sys/power/pm_test", "freezer").is_err() {
+    // The machine freezes all tasks, suspends its devices, and goes back, without really sleeping.
+    if std::fs::write("/sys/power/pm_test", "devices").is_err() {
         return;
     }
     let machine = Machine::new(4 * MIB, guest::wait());
