@@ -211,6 +211,36 @@ fn sharing_waits_for_the_page_and_undoes_itself() {
 }
 
 #[test]
+fn the_pool_of_a_protected_vm_is_shared_all_along() {
+    let hyp = hypervisor(Options::default());
+    let id = vm(&hyp, true);
+    let pool = GUEST + 8 * PAGE_SIZE;
+    let swiotlb = u64::from(gzvm_abi::uapi::MEM_REGION_STATIC_SWIOTLB);
+    assert_eq!(status(&hyp, hvc::MEMREGION_PURPOSE, &[id, pool, 2 * PAGE_SIZE, swiotlb]), 0);
+    [6, 2, pool].iter().zip(0..).for_each(|(word, n)| hyp.hw.write(BUFFER + n * 8, *word));
+    assert_eq!(status(&hyp, hvc::SET_MEMREGION, &[id, 8192, BUFFER]), 0);
+    assert_eq!(status(&hyp, hvc::MAP_GUEST, &[id, 6, BACKING, pool >> 12, 1]), 0);
+    let shared = Page::Host { shares: 1, pins: 0 };
+    assert_eq!(hyp.memory.lock().page(BACKING), shared);
+    let mut run = begin(&hyp, id);
+    // Linux shares its pool, whether a page of it is there or not, and never hides it.
+    for (call, ipa) in [guest::MEM_SHARE, guest::MEM_UNSHARE]
+        .into_iter()
+        .flat_map(|call| [(call, pool), (call, pool + PAGE_SIZE)])
+    {
+        assert_eq!(hvc_call(&hyp, &mut run, &[u64::from(call), ipa]), Next::Resume);
+        assert_eq!(run.vcpu.regs.x[0], 0);
+    }
+    assert_eq!(hyp.memory.lock().page(BACKING), shared);
+    // What comes back was the host's: it is as the guest left it.
+    hyp.hw.write(BACKING * PAGE_SIZE, 77);
+    let next = hvc_call(&hyp, &mut run, &[u64::from(guest::MEM_RELINQUISH), pool, 0, 0]);
+    assert!(matches!(next, Next::Exit(Exit::Hypercall(_))));
+    assert_eq!(hyp.memory.lock().page(BACKING), Page::FREE);
+    assert_eq!(hyp.hw.read(BACKING * PAGE_SIZE), 77);
+}
+
+#[test]
 fn relinquish_succeeds_whatever_the_host_leaves_in_the_page() {
     let hyp = hypervisor(Options::default());
     let id = vm(&hyp, true);
