@@ -12,7 +12,7 @@ use gzvm_vmm_test::{tests, PATIENCE};
 use nix::sys::time::TimeSpec;
 use nix::time::{clock_gettime, clock_settime, ClockId};
 use std::ops::RangeInclusive;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -130,30 +130,48 @@ fn offset_follows_a_step_of_the_host_until_a_resync() -> Result<()> {
     within(later?)
 }
 
-fn watcher_resyncs_by_itself() -> Result<()> {
-    in_guest("true")?;
-    let (output, writer) = pipe()?;
-    let mut watcher = Command::new("vm")
-        .args(["clock", "--watch", CID])
-        .stdout(Stdio::from(writer))
-        .spawn()
-        .context("vm")?;
-    let mut lines = Console::new(output, None);
-    let result = (|| {
-        within(parse(&lines.expect("guest - host", PATIENCE)?)?)?;
-        step_host(STEP)?;
-        let line = lines.expect("guest - host", PATIENCE);
-        let after = vm_clock(&[]);
-        step_host(-STEP)?;
-        let line = line?;
+/// A running `vm clock --watch` whose first line was read.
+struct Watcher {
+    process: Child,
+    lines: Console,
+}
+
+impl Watcher {
+    fn start() -> Result<Self> {
+        let (output, writer) = pipe()?;
+        let mut vm = Command::new("vm");
+        vm.args(["clock", "--watch", CID]).stdout(writer);
+        let process = vm.spawn().context("vm")?;
+        let mut watcher = Self { process, lines: Console::new(output, None) };
+        within(parse(&watcher.line()?)?)?;
+        Ok(watcher)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let line = self.lines.expect("guest - host", PATIENCE)?;
         println!("{line}");
-        stepped(&line, STEP)?;
-        within(after?)?;
-        stepped(&lines.expect("guest - host", PATIENCE)?, -STEP)
-    })();
-    watcher.kill()?;
-    watcher.wait()?;
-    result
+        Ok(line)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn watcher_follows_steps_of_the_host() -> Result<()> {
+    in_guest("true")?;
+    let mut watcher = Watcher::start()?;
+    step_host(STEP)?;
+    let line = watcher.line();
+    let after = vm_clock(&[]);
+    step_host(-STEP)?;
+    stepped(&line?, STEP)?;
+    within(after?)?;
+    stepped(&watcher.line()?, -STEP)
 }
 
 fn guest_without_agent_is_unknown() -> Result<()> {
@@ -173,7 +191,7 @@ fn main() {
         hosts_clock_is_a_ptp_device,
         offset_has_a_bound,
         offset_follows_a_step_of_the_host_until_a_resync,
-        watcher_resyncs_by_itself,
+        watcher_follows_steps_of_the_host,
         guest_without_agent_is_unknown,
     ]
 }

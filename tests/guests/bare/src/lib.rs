@@ -2,18 +2,23 @@
 //! What bare-metal guests have in common: the way from the first instruction to `main`, a page
 //! table that maps each address to itself, a console, and what happens when something goes wrong.
 //!
-//! Empty on other targets, so that a workspace of both kinds builds.
+//! On other targets there is only what programs' tests need: [`page`].
 
 #![no_std]
-#![cfg(all(target_arch = "aarch64", target_os = "none"))]
 
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod console;
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod exceptions;
+pub mod page;
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod start;
 
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub use aarch64_rt;
 
 /// Waits for ever; used where the hypervisor did not do as it was told.
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub fn stop() -> ! {
     loop {
         // SAFETY: The instruction waits for an interrupt and touches nothing.

@@ -2,9 +2,9 @@
 //! What a guest sees and gets: said line by line, and checked.
 
 use crate::machine::Machine;
-use crate::page::Page;
 use crate::{say, Platform};
 use core::fmt;
+use guest_bare::page::Page;
 use gzvm_guest::{Counter, Error, Features, GenieZone, Trng, Uid};
 
 /// Says what the machine is.

@@ -5,13 +5,12 @@
 //! program in `main.rs` provides it on bare metal.
 
 #![cfg_attr(not(test), no_std)]
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod hello;
 mod line;
 pub mod machine;
 pub mod mode;
-pub mod page;
 mod platform;
 pub mod secret;
 #[cfg(test)]

@@ -10,8 +10,8 @@
 //! ```
 
 use crate::line::wait_for_line;
-use crate::page::{Page, PAGE_SIZE};
 use crate::{say, Platform};
+use guest_bare::page::{Page, PAGE_SIZE};
 use gzvm_guest::{Error, Trng};
 
 /// Makes a secret in `page` and reveals it when a line has come in. Returns whether the page was

@@ -3,9 +3,9 @@
 
 use crate::machine::{Gic, Machine, MachineError};
 use crate::mode::Mode;
-use crate::page::{Page, PAGE_SIZE};
 use crate::{hello, secret, Platform};
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use guest_bare::page::{Page, PAGE_SIZE};
 use gzvm_abi::guest;
 use gzvm_guest::fake::FakeHypervisor;
 use sha2::{Digest, Sha256};

@@ -8,10 +8,10 @@ mod timer;
 
 use arm_sysregs::el0::accessors::read_currentel;
 use board::Board;
+use guest_bare::page::Page;
 use gzvm_guest::{GenieZone, Hypervisor};
 use payload::machine::Machine;
 use payload::mode::Mode;
-use payload::page::Page;
 use payload::{hello, say, secret, DONE};
 use stall::StallDetector;
 

@@ -2,13 +2,13 @@
 //! The machine as the firmware wants it, and the jump into the payload.
 
 mod jump;
-mod page;
 
+use core::convert::Infallible;
 use core::fmt::{self, Write};
 use guest_bare::console::Console;
+use guest_bare::page::Page;
 use guest_bare::{exceptions, start};
 use gzvm_guest::{Error, GenieZone, Hypervisor, SharedRange};
-use page::Page;
 use pvmfw::{Board, Given, CONSOLE, FAILURE_PORT};
 
 guest_bare::program!("pvmfw", main);
@@ -79,10 +79,12 @@ impl Board for Machine {
     }
 
     fn fill_page(&self, value: u64) {
-        PAGE.fill(value);
+        let filled: Result<(), Infallible> = PAGE.fill(|| Ok(value));
+        // It cannot fail.
+        let Ok(()) = filled;
     }
 
     fn page_is(&self, value: u64) -> bool {
-        PAGE.is(value)
+        PAGE.words().all(|word| word == value)
     }
 }

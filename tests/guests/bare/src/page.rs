@@ -20,7 +20,7 @@ impl Page {
         Self([const { AtomicU64::new(0) }; PAGE_SIZE / 8])
     }
 
-    /// Its guest physical address: the payload's page tables map each address to itself.
+    /// Its guest physical address: the page table maps each address to itself.
     pub fn ipa(&self) -> u64 {
         // CAST: an address fits in 64 bits.
         core::ptr::from_ref(self).addr() as u64
@@ -31,7 +31,6 @@ impl Page {
     /// # Errors
     ///
     /// As [`GenieZone::share`].
-    #[allow(unsafe_code)]
     pub fn share<'a, H: Hvc>(
         &'static self,
         geniezone: &'a GenieZone<H>,
