@@ -21,7 +21,7 @@ const PPI_BASE: u16 = 16;
 /// The GIC's interrupt id of the first SPI.
 const SPI_BASE: u32 = 32;
 
-/// State of a list register (ICH_LR<n>_EL2, as the two below): 0 is neither pending nor active.
+/// State of a list register (`ICH_LR<n>_EL2`, as the two below): 0 is neither pending nor active.
 const LR_STATE: u64 = 3 << 62;
 /// The interrupt is backed by a physical one.
 const LR_HW: u64 = 1 << 61;

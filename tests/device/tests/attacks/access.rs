@@ -49,9 +49,9 @@ const READS: &[Attack] = &[
 
 fn through_a_pipe(victim: &Victim) -> Got {
     let (mut reader, writer) = std::io::pipe().expect("pipe");
+    let (fd, from) = (raw_fd(&writer), victim.va as *const libc::c_void);
     // SAFETY: the kernel reads one word of our own mapping, or refuses to.
-    let written =
-        unsafe { libc::write(raw_fd(&writer), victim.va as *const libc::c_void, size_of::<u64>()) };
+    let written = unsafe { libc::write(fd, from, size_of::<u64>()) };
     drop(writer);
     let mut word = [0; 8];
     if written < 0 {
