@@ -183,11 +183,11 @@ static long raw_phys(void __user *arg)
 	return copy_to_user(arg, &request, sizeof(request)) ? -EFAULT : 0;
 }
 
-static u64 access_word(volatile u64 *word, bool write, u64 value)
+static u64 access_word(u64 *word, bool write, u64 value)
 {
 	if (write)
-		*word = value;
-	return *word;
+		WRITE_ONCE(*word, value);
+	return READ_ONCE(*word);
 }
 
 /* Waits with preemption disabled; interrupts of the host do not reach the hypervisor. */

@@ -48,6 +48,8 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     boot_tests(project, &machine(&parts, true), "default", &default, DEVICE_LIMITS, results)?;
     let strict = format!("{device} refhyp.strict");
     boot_tests(project, &machine(&parts, false), "strict", &strict, DEVICE_LIMITS, results)?;
+    let kexec = format!("{device} gzvm.tests={}", parts::KEXEC);
+    boot_tests(project, &machine(&parts, true), parts::KEXEC, &kexec, DEVICE_LIMITS, results)?;
     // Pointer authentication and the other features that the usual CPU model lacks.
     let mut max = machine(&parts, true);
     max.options.cpu = "max,pauth-impdef=on".to_owned();
@@ -87,7 +89,10 @@ pub fn one(
     results: &mut Results,
 ) -> Result<()> {
     let parts = parts::build(project, variant)?;
-    let words = one_suite(suite, filter);
+    let mut words = one_suite(suite, filter);
+    if suite == parts::KEXEC {
+        words += &format!(" gzvm.tests={suite}");
+    }
     let name = if variant == Variant::Debug { "debug" } else { "default" };
     boot_tests(project, &machine(&parts, true), name, &words, DEVICE_LIMITS, results)
 }

@@ -80,7 +80,8 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
         install(project, &mut host, program, "usr/bin")?;
     }
     for program in tests.iter().filter(|program| program.is_test) {
-        install(project, &mut host, program, "usr/libexec/gzvm/tests")?;
+        let dir = if program.name == KEXEC { KEXEC } else { "tests" };
+        install(project, &mut host, program, &format!("usr/libexec/gzvm/{dir}"))?;
     }
     host.file(&format!("{GUESTS}/Image"), &guest_image)?;
     host.data(&format!("{GUESTS}/linux-initramfs.cpio.gz"), 0o644, guest.gzip()?);
@@ -98,6 +99,8 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
 const USERLAND: &[&str] = &["gzvm-demo", "gzvm-vmm", "vm"];
 /// Packages with tests that run in the machine.
 const DEVICE_TESTS: &[&str] = &["gzvm-device-test", "gzvm-vmm-test"];
+/// The test program that leaves the host's kernel for another, and its directory: for a boot alone.
+pub const KEXEC: &str = "kexec";
 /// Packages with programs for the Linux guest.
 const GUEST_PROGRAMS: &[&str] = &["gzvm-clock", "gzvm-vmm-test"];
 
