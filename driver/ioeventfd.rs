@@ -8,11 +8,17 @@ use crate::{
         uapi, //
     },
     kx::eventfd::EventFd,
-    model::ioeventfd::{
-        self,
-        Pattern,
-        Request,
-        Table, //
+    model::{
+        ioeventfd::{
+            self,
+            Pattern,
+            Request,
+            Table, //
+        },
+        refusal::{
+            Errno,
+            Refusal, //
+        }, //
     },
     store::KernelStore, //
 };
@@ -55,7 +61,8 @@ impl Ioeventfds {
             Request::Deassign(pattern) => {
                 let same = |entry: &Entry| entry.eventfd.same(&eventfd);
                 let removed = self.table.lock().remove(&pattern, same);
-                removed.map(drop).ok_or(ENOENT)
+                let unknown = Refusal::new(Errno::NoEnt, "no such ioeventfd to disconnect");
+                Ok(removed.map(drop).ok_or(unknown)?)
             }
         }
     }

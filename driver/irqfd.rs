@@ -27,6 +27,10 @@ use crate::{
         irqfd::{
             self,
             Request, //
+        },
+        refusal::{
+            Errno,
+            Refusal, //
         }, //
     }, //
 };
@@ -122,7 +126,8 @@ impl Irqfds {
         // Eventfds that were closed without being disconnected.
         list.retain(|listener| !listener.is_closed());
         if list.iter().any(|listener| listener.eventfd().same(&eventfd)) {
-            return Err(EBUSY);
+            let why = "the eventfd is connected to an interrupt of this VM already";
+            return Err(Refusal::new(Errno::Busy, why).into());
         }
         list.reserve(1, GFP_KERNEL_ACCOUNT)?;
         let injector = Injector { machine: machine.clone(), spi, resample };

@@ -10,7 +10,11 @@ use crate::{
     memory::Memory,
     model::{
         ids::VmId,
-        irq, //
+        irq,
+        refusal::{
+            Errno,
+            Refusal, //
+        }, //
     },
     registry::HypVm,
     stats::Stats,
@@ -100,7 +104,8 @@ impl Machine {
         if self.memory.pages.owner.is_current() {
             Ok(())
         } else {
-            Err(EIO)
+            let why = "a VM's files can be used by the process that created it only";
+            Err(Refusal::new(Errno::Io, why).into())
         }
     }
 

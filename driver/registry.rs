@@ -28,6 +28,10 @@ use crate::{
         ids::{
             VcpuId,
             VmId, //
+        },
+        refusal::{
+            Errno,
+            Refusal, //
         }, //
     }, //
 };
@@ -57,6 +61,8 @@ use kernel::{
 /// How often to look whether vCPUs have left the guest, a millisecond each time. Any interrupt, the
 /// scheduler's tick at the latest, brings them out.
 const PATIENCE: u32 = 2000;
+
+const GOES_DOWN: Refusal = Refusal::new(Errno::ShutDown, "no VM runs: the machine goes down");
 
 /// A VM in the hypervisor, as long as somebody knows it. Its end is the drop of [`HypVm`].
 #[pin_data]
@@ -115,7 +121,7 @@ impl Vm {
         self.inside.fetch_add(1, Full);
         let stay = Stay(self);
         if self.closed.load(Acquire) {
-            return Err(ESHUTDOWN);
+            return Err(GOES_DOWN.into());
         }
         Ok(stay)
     }
@@ -135,7 +141,8 @@ impl Vm {
         let mut vcpus = self.vcpus.lock();
         let bit = Self::bit(id);
         if *vcpus & bit != 0 {
-            return Err(EEXIST);
+            let why = "a vCPU of this index exists";
+            return Err(Refusal::new(Errno::Exist, why).into());
         }
         *vcpus |= bit;
         Ok(())
@@ -206,7 +213,7 @@ impl HypVm {
         let room = UniqueArc::<Vm>::new_uninit(GFP_KERNEL_ACCOUNT)?;
         let mut state = gzvm.registry.state.lock();
         if state.going_down {
-            return Err(ESHUTDOWN);
+            return Err(GOES_DOWN.into());
         }
         state.vms.reserve(1, GFP_KERNEL)?;
         let id = VmId::from_answer(hyp::create_vm(vm_type)?)?;

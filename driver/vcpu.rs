@@ -42,6 +42,10 @@ use crate::{
         ids::VcpuId,
         irq,
         ptp,
+        refusal::{
+            Errno,
+            Refusal, //
+        },
         reg,
         ticks, //
     },
@@ -148,7 +152,8 @@ impl AnonFile for Vcpu {
 
     fn ioctl(this: ArcBorrow<'_, Self>, cmd: u32, arg: usize) -> Result<isize> {
         this.machine().check_owner()?;
-        let mut state = this.state.try_lock().ok_or(EBUSY)?;
+        let busy = Refusal::new(Errno::Busy, "another thread is in an ioctl of this vCPU");
+        let mut state = this.state.try_lock().ok_or(busy)?;
         match cmd {
             uapi::RUN => this.run(&mut state, arg)?,
             uapi::SET_ONE_REG => this.set_one_reg(&uio::read(arg)?)?,
@@ -181,7 +186,7 @@ impl Vcpu {
     fn run(&self, state: &mut RunState, arg: usize) -> Result {
         let answer: Run = uio::read(arg)?;
         if answer.padding1 != [0; 3] {
-            return Err(EINVAL);
+            return Err(Refusal::new(Errno::Inval, "padding of the run structure is not 0").into());
         }
         if state.undelivered.is_none() {
             self.complete(state.completion, &answer);
@@ -363,7 +368,8 @@ impl Vcpu {
     fn get_one_reg(&self, argument: &uapi::OneReg) -> Result {
         let size = reg::size(argument.id)?;
         if !self.machine().gzvm().features.has(crate::abi::ext::GET_REG) {
-            return Err(EOPNOTSUPP);
+            let why = "the hypervisor does not tell registers";
+            return Err(Refusal::new(Errno::OpNotSupp, why).into());
         }
         let value = hyp::get_one_reg(self.machine().id(), self.id(), argument.id)?.to_le_bytes();
         uio::write_bytes(uio::address(argument.addr)?, value.get(..size).ok_or(EINVAL)?)

@@ -4,6 +4,7 @@
 //!
 //! C header: `include/linux/eventfd.h`.
 
+use super::ratelimit::info_limited;
 use core::ptr::NonNull;
 use kernel::{
     bindings,
@@ -28,7 +29,8 @@ impl EventFd {
     /// else.
     pub(crate) fn from_fd(fd: i32) -> Result<Self> {
         // SAFETY: The function has no requirements.
-        let ctx = from_err_ptr(unsafe { bindings::eventfd_ctx_fdget(fd) })?;
+        let ctx = from_err_ptr(unsafe { bindings::eventfd_ctx_fdget(fd) })
+            .inspect_err(|_| info_limited!("descriptor {fd} is not that of an eventfd\n"))?;
         // INVARIANT: the call returned a reference.
         NonNull::new(ctx).map(Self).ok_or(EINVAL)
     }

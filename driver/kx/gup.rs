@@ -4,7 +4,10 @@
 //!
 //! C header: `include/linux/mm.h`; `Documentation/core-api/pin_user_pages.rst`.
 
-use super::ffi;
+use super::{
+    ffi,
+    ratelimit::info_limited, //
+};
 use kernel::{
     bindings,
     error::to_result,
@@ -71,7 +74,9 @@ impl PinOwner {
             let result = unsafe {
                 bindings::pin_user_pages_fast(start, rest, flags, spare.as_mut_ptr().cast())
             };
-            to_result(result)?;
+            to_result(result).inspect_err(|error| {
+                info_limited!("memory at {start:#x} cannot be pinned for writing: {error:?}\n");
+            })?;
             match usize::try_from(result)? {
                 0 => return Err(EFAULT),
                 // SAFETY: The call initialised as many pointers as it returned, at most `rest`.
@@ -95,7 +100,9 @@ struct Charge {
 impl Charge {
     fn new(mm: &ARef<Mm>, pages: usize) -> Result<Self> {
         // SAFETY: The reference keeps the mm_struct; only an atomic counter of it is used.
-        to_result(unsafe { ffi::gzvm_kx_charge_pinned(mm.as_raw(), pages) })?;
+        to_result(unsafe { ffi::gzvm_kx_charge_pinned(mm.as_raw(), pages) }).inspect_err(|_| {
+            info_limited!("pinning {pages} more pages exceeds the locked-memory limit\n");
+        })?;
         Ok(Self { mm: mm.clone(), pages })
     }
 

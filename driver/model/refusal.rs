@@ -27,6 +27,8 @@ pub enum Errno {
     NoSpc = 28,
     /// Not supported by this hypervisor.
     OpNotSupp = 95,
+    /// The machine goes down.
+    ShutDown = 108,
 }
 
 impl Errno {

@@ -110,6 +110,15 @@ impl Mapping {
     #[cfg(not(target_arch = "aarch64"))]
     pub fn clean(&self, _offset: u64, _size: u64) {}
 
+    /// Takes write access to the whole mapping away from this process, or gives it back.
+    pub fn set_writable(&self, writable: bool) {
+        let write = if writable { libc::PROT_WRITE } else { 0 };
+        // SAFETY: changes the protection of our own mapping.
+        let result =
+            unsafe { libc::mprotect(self.start.cast(), self.size, libc::PROT_READ | write) };
+        assert_eq!(result, 0, "mprotect: {}", io::Error::last_os_error());
+    }
+
     /// Asks the kernel to back the mapping by huge pages; it need not.
     pub fn ask_for_huge_pages(&self) {
         // SAFETY: advice about our own mapping changes no data.

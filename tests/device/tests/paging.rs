@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gzvm_device_test::guest;
-use gzvm_device_test::machine::{Machine, Vcpu, RAM};
+use gzvm_device_test::machine::{Exit, Machine, Vcpu, RAM};
 use gzvm_device_test::mapping::{Mapping, PAGE};
 use gzvm_device_test::stall::Stall;
 use gzvm_device_test::suite::Needs;
@@ -81,6 +81,30 @@ fn identical_faults_are_served_once() {
     assert!(pinned == 30 || pinned == 30 * 512, "{pinned} pages are pinned");
 }
 
+fn memory_that_the_owner_may_not_write_is_not_given_to_the_guest() {
+    let machine = Machine::new(2 * MIB, guest::poke());
+    let extra = Mapping::anonymous(2 * MIB);
+    extra.write(MIB, 5);
+    extra.set_writable(false);
+    set_region(&machine.vm, 7, EXTRA, 2 * MIB, extra.address()).expect("slot");
+    let mut vcpu = machine.boot_vcpu(&[0, 22]);
+    vcpu.answer_next_read(EXTRA + MIB);
+    for _ in 0..2 {
+        match vcpu.run() {
+            Ok(Exit::Exception(exception)) => {
+                assert_eq!(exception.error_code, libc::EFAULT as u32);
+                assert_eq!(exception.fault_gpa & !(PAGE - 1), EXTRA + MIB);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(extra.read(MIB), 5);
+    // The VMM may repair what is wrong; the guest then goes on.
+    extra.set_writable(true);
+    assert_eq!(vcpu.report(), 5);
+    assert_eq!(extra.read(MIB), 22);
+}
+
 fn w30_contiguous_memory_costs_little() {
     const SIZE: u64 = 128 * MIB;
     let ram = Mapping::anonymous(SIZE);
@@ -109,6 +133,7 @@ fn main() {
         Needs::Device => [
             a_stalled_page_holds_up_nobody_else,
             identical_faults_are_served_once,
+            memory_that_the_owner_may_not_write_is_not_given_to_the_guest,
             w30_contiguous_memory_costs_little,
         ],
     ]
