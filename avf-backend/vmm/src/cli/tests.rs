@@ -52,6 +52,7 @@ fn virtmgrs_command_lines() {
     assert_eq!((protected.memory, protected.swiotlb), (138 * MIB, Some(10 * MIB)));
     assert_eq!(protected.dump_device_tree, Some("/proc/self/fd/27".into()));
     assert!(protected.dont_fork && protected.disks[0].writable);
+    assert_eq!(microdroid.protection, Protection::HypervisorFirmware);
     assert_eq!((microdroid.vcpus, microdroid.disks.len()), (Vcpus::MatchHost, 2));
     assert!(microdroid.hugepages && !microdroid.disks[0].writable);
     assert_eq!(microdroid.consoles[0].input, Some(SerialInput::File("/proc/self/fd/23".into())));

@@ -39,10 +39,19 @@ pub fn rings() -> impl Strategy<Value = Rings> {
         1 => any::<u64>(),
     ];
     let len = prop_oneof![4 => 0..2048_u32, 2 => Just(16), 2 => Just(512), 1 => any::<u32>()];
-    let descriptor = (address, len, 0..8_u16, 0..SIZE + 2);
+    // NEXT, WRITE, or any of the three bits.
+    let flags = prop_oneof![3 => Just(1), 3 => Just(2), 1 => 0..8_u16];
+    let descriptor = (address, len, flags, 0..SIZE + 2);
     let index = prop_oneof![4 => 0..=SIZE, 1 => any::<u16>()];
-    // Small numbers are request types and sectors.
-    let data = vec(prop_oneof![3 => 0..4_u8, 1 => any::<u8>()], 64);
+    // A block device's requests: type, and a sector.
+    let kind = prop_oneof![4 => 0..2_u32, 1 => 0..10_u32, 1 => any::<u32>()];
+    let sector = prop_oneof![4 => 0..8_u64, 1 => any::<u64>()];
+    let data = vec((kind, sector), 4).prop_map(|requests| {
+        let bytes = |(kind, sector): (u32, u64)| {
+            [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes()].concat()
+        };
+        requests.into_iter().flat_map(bytes).collect()
+    });
     let entries = vec(descriptor, usize::from(SIZE));
     (entries, vec(0..SIZE + 2, usize::from(SIZE)), index, data).prop_map(
         |(descriptors, available, index, data)| Rings { descriptors, available, index, data },

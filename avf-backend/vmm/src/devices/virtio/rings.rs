@@ -21,22 +21,30 @@ pub enum Answer {
 
 /// Asks the driver; `None` if it cannot tell.
 pub fn find_private(vm: &Vm, queue: &Queue) -> gzvm::Result<Option<Answer>> {
-    look(queue, |at, size| vm.range_state(at, size))
+    look(queue, host_page(), |at, size| vm.range_state(at, size))
+}
+
+/// Bytes of a page of the host's kernel, in which the driver answers; never less than GenieZone's.
+fn host_page() -> u64 {
+    // SAFETY: sysconf accesses no memory of ours.
+    let size = unsafe { nix::libc::sysconf(nix::libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(PAGE_SIZE).max(PAGE_SIZE)
 }
 
 fn look<E>(
     queue: &Queue,
+    page: u64,
     mut state: impl FnMut(u64, u64) -> Result<Option<(RangeState, u64)>, E>,
 ) -> Result<Option<Answer>, E> {
     for (start, size) in rings(queue) {
-        let mut at = start - start % PAGE_SIZE;
+        let mut at = start - start % page;
         // In guest memory, as was checked, so no sum overflows.
-        let end = (start + size).next_multiple_of(PAGE_SIZE);
+        let end = (start + size).next_multiple_of(page);
         while at < end {
             match state(at, end - at)? {
                 None => return Ok(None),
                 Some((RangeState::Private, _)) => return Ok(Some(Answer::Private(at.max(start)))),
-                Some((_, known)) => at += known.max(PAGE_SIZE),
+                Some((_, known)) => at += known.max(page),
             }
         }
     }
@@ -88,23 +96,31 @@ mod tests {
 
     #[test]
     fn each_page_of_each_ring_is_asked_for() {
-        for private in [0x8000_1000, 0x8000_2000, 0x8000_4000, 0x8000_5000] {
-            let answer = look::<Infallible>(&queue(), |at, size| {
-                assert_eq!((at % 4096, size % 4096), (0, 0));
-                let state = if at == private { RangeState::Private } else { RangeState::Shared };
-                Ok(Some((state, 4096)))
-            });
-            // The used ring begins in the middle of its first page.
-            let expected = private.max(if private == 0x8000_4000 { 0x8000_4ffc } else { 0 });
-            assert_eq!(answer, Ok(Some(Answer::Private(expected))));
+        for (page, privates) in [
+            (4096, &[0x8000_1000_u64, 0x8000_2000, 0x8000_4000, 0x8000_5000][..]),
+            (16384, &[0x8000_0000, 0x8000_4000]),
+        ] {
+            for &private in privates {
+                let answer = look::<Infallible>(&queue(), page, |at, size| {
+                    assert_eq!((at % page, size % page), (0, 0));
+                    let is_private = at == private;
+                    let state = if is_private { RangeState::Private } else { RangeState::Shared };
+                    Ok(Some((state, page)))
+                });
+                // The address is one of a ring's, not only of its page.
+                let ring = [0x8000_1000, 0x8000_2000, 0x8000_4ffc, 0x8000_5000];
+                let inside = |at: &&u64| (private..private + page).contains(*at);
+                let expected = ring.iter().find(inside).copied().unwrap_or(0);
+                assert_eq!(answer, Ok(Some(Answer::Private(expected))), "{page} {private:#x}");
+            }
         }
     }
 
     #[test]
     fn what_is_not_private_may_be_touched() {
         let shared = |_, size| Ok::<_, Infallible>(Some((RangeState::Unpinned, size)));
-        assert_eq!(look(&queue(), shared), Ok(Some(Answer::Reachable)));
-        assert_eq!(look::<Infallible>(&queue(), |_, _| Ok(None)), Ok(None));
-        assert_eq!(look(&queue(), |_, _| Err(5)), Err(5));
+        assert_eq!(look(&queue(), 4096, shared), Ok(Some(Answer::Reachable)));
+        assert_eq!(look::<Infallible>(&queue(), 4096, |_, _| Ok(None)), Ok(None));
+        assert_eq!(look(&queue(), 4096, |_, _| Err(5)), Err(5));
     }
 }
