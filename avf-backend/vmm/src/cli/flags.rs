@@ -35,9 +35,10 @@ const fn refused(name: &'static str, takes_value: bool, why: &'static str) -> Re
 
 /// Accepted without effect.
 pub const WITHOUT_EFFECT: &[WithoutEffect] = &[
+    without_effect("balloon-page-reporting", false, "a balloon that frees nothing is not offered"),
     without_effect("boost-uclamp", false, "a scheduling hint"),
     without_effect("disable-sandbox", false, "SELinux is the sandbox; there is no other"),
-    without_effect("no-balloon", false, "a balloon exists on request only"),
+    without_effect("no-balloon", false, "there is none"),
     without_effect("no-pmu", false, "GenieZone guests have no PMU"),
     without_effect("no-usb", false, "there is no USB"),
     without_effect("virt-cpufreq", false, "a scheduling hint"),
@@ -52,7 +53,6 @@ const MINIMAL: &str = "there is no such device";
 pub const REFUSED: &[Refused] = &[
     refused("android-display-service", true, GRAPHICS),
     refused("file-backed-mapping", true, MINIMAL),
-    refused("balloon-page-reporting", false, MINIMAL),
     refused("fdt-position", true, "the place of the device tree is fixed"),
     refused("gdb", true, NO_DEBUG),
     refused("gpu", true, GRAPHICS),

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Guests that mean no good.
+
+#![forbid(unsafe_code)]
+
+use anyhow::{ensure, Result};
+use gzvm_vmm_test::vmm::Setup;
+use gzvm_vmm_test::{host, tests, PATIENCE};
+use nix::sys::signal::Signal;
+use std::fs;
+
+/// Accesses of [`FLOOD`] that leave the guest.
+const EXITS: u64 = 5 * 4000;
+/// What the VMM may grow by, in KiB: less than 16 bytes for each exit.
+const GROWTH: u64 = EXITS * 16 / 1024;
+
+/// Says S, writes and reads configuration space and a device's registers in turn with a counter, at
+/// offsets that follow it, says D and sleeps.
+const FLOOD: [u32; 23] = [
+    0xd280_7f07, // mov x7, #0x3f8
+    0x5280_0a68, // mov w8, #'S'
+    0x3900_00e8, // strb w8, [x7]
+    0x5280_0148, // mov w8, #'\n'
+    0x3900_00e8, // strb w8, [x7]
+    0xd2a5_c001, // mov x1, #0x2e000000
+    0xd2a5_8005, // mov x5, #0x2c000000
+    0xd284_0006, // mov x6, #0x2000
+    0x5281_f402, // mov w2, #4000
+    0xd37e_3043, // 1: ubfiz x3, x2, #2, #13
+    0xb823_6822, // str w2, [x1, x3]
+    0xb863_6824, // ldr w4, [x1, x3]
+    0xb823_68a2, // str w2, [x5, x3]
+    0xb863_68a4, // ldr w4, [x5, x3]
+    0xb900_00c2, // str w2, [x6]
+    0x7100_0442, // subs w2, w2, #1
+    0x54ff_ff21, // b.ne 1b
+    0x5280_0888, // mov w8, #'D'
+    0x3900_00e8, // strb w8, [x7]
+    0x5280_0148, // mov w8, #'\n'
+    0x3900_00e8, // strb w8, [x7]
+    0xd503_207f, // 2: wfi
+    0x17ff_ffff, // b 2b
+];
+
+/// Whatever a guest writes where, the VMM keeps nothing of it.
+fn flood_of_mmio_does_not_grow_the_vmm() -> Result<()> {
+    fs::write("/tmp/flood", FLOOD.map(u32::to_le_bytes).as_flattened())?;
+    let mut setup = Setup::new()?;
+    let mut console = setup.console("hardware=serial,num=1")?;
+    let bios = setup.open("/tmp/flood")?;
+    setup.args("--mem 16 --bios").arg(&bios);
+    let mut vmm = setup.start()?;
+    console.expect("S", PATIENCE)?;
+    let before = host::own_memory(vmm.pid())?;
+    console.expect("D", PATIENCE)?;
+    let grown = host::own_memory(vmm.pid())?.saturating_sub(before);
+    ensure!(grown < GROWTH, "the VMM has grown by {grown} KiB");
+    ensure!(vmm.runs(), "it has ended: {}", vmm.said());
+    vmm.signal(Signal::SIGTERM)?;
+    vmm.wait()?.check(-(Signal::SIGTERM as i32), "")
+}
+
+fn main() {
+    tests![flood_of_mmio_does_not_grow_the_vmm]
+}
