@@ -20,6 +20,8 @@ pub enum Needs {
     Extensions(u64),
     /// A hypervisor without extensions.
     NoExtensions,
+    /// This word on the kernel's command line: a hypervisor that was told to fail.
+    Word(&'static str),
     /// The test module.
     Raw,
     /// The test module, and a hypervisor with protected VMs.
@@ -63,6 +65,11 @@ fn missing(needs: Needs) -> Option<&'static str> {
             unless(features & wanted == wanted, "the hypervisor lacks an extension")
         }
         Needs::NoExtensions => unless(features == 0, "the hypervisor has extensions"),
+        Needs::Word(wanted) => {
+            let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+            let there = line.split_whitespace().any(|word| word == wanted);
+            unless(there, "the hypervisor was not told to fail")
+        }
         Needs::Raw => module,
         Needs::RawProtected => module.or(protection),
         Needs::RawTest => module.or_else(|| {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How the driver begins: what is there when its probe fails, and in which order it appears.
+//! How the driver begins: what is there when its probe fails, in which order it appears, and what it
+//! makes of a hypervisor that refuses or answers rubbish.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -7,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gzvm_abi::uapi;
+use gzvm_abi::{ext, hvc, uapi};
 use gzvm_device_test::guest;
 use gzvm_device_test::machine::Machine;
 use gzvm_device_test::suite::Needs;
@@ -118,8 +119,52 @@ fn w22_the_device_comes_last() {
     });
 }
 
+/// Refuses a vCPU's first RUN with ERR_INVALID_ARGS.
+const NO_RUN: &str = "refhyp.fault=5:0:1:-8";
+/// Does not know the questions that the driver asks first: extensions and batch sizes.
+const MUTE: &str = "refhyp.fault=13:0:3:-24";
+/// Answers them with success, and with rubbish.
+const LIAR: &str = "refhyp.fault=13:0:3:0:lie";
+
+fn w19_a_refused_run_is_an_errno() {
+    let machine = Machine::new(MIB, guest::count());
+    let mut vcpu = machine.boot_vcpu(&[7]);
+    vcpu.run.exit_reason = 0x1234;
+    assert_eq!(vcpu.run().map(|_| ()), Err(libc::EINVAL));
+    assert_eq!(vcpu.run.exit_reason, 0x1234, "the structure stays as it is");
+    assert_eq!(vcpu.report(), 7, "the next one is not refused");
+}
+
+/// The driver does without extensions, and has usable batch sizes: pages for a fault, and for a call
+/// of destruction.
+fn batches() -> (u64, u64) {
+    let device = sys::open_device().expect("/dev/gzvm");
+    assert_eq!(sys::check_extension(&device, ext::DISCOVER), Ok(0));
+    let number = |name: &str| -> u64 {
+        let text = fs::read_to_string(Path::new(TUNABLES).join(name)).expect(name);
+        text.trim().parse().expect(name)
+    };
+    (number("demand_paging_batch_pages"), number("destroy_batch_pages"))
+}
+
+fn w23_a_hypervisor_that_answers_nothing_is_usable() {
+    assert_eq!(batches(), (hvc::DEFAULT_DEMAND_BATCH_PAGES, hvc::DEFAULT_DESTROY_BATCH_PAGES));
+    works();
+}
+
+fn w38_rubbish_answers_are_not_used() {
+    let (demand, destroy) = batches();
+    assert!(demand != 0 && 512 % demand == 0, "{demand} pages");
+    assert!(destroy.is_power_of_two() && destroy <= 1 << 16, "{destroy} pages");
+    works();
+}
+
 fn main() {
     tests![
+        // First: no other vCPU may have run before.
+        Needs::Word(NO_RUN) => [w19_a_refused_run_is_an_errno],
+        Needs::Word(MUTE) => [w23_a_hypervisor_that_answers_nothing_is_usable],
+        Needs::Word(LIAR) => [w38_rubbish_answers_are_not_used],
         Needs::Device => [w04_a_failed_probe_leaves_nothing, w22_the_device_comes_last],
     ]
 }

@@ -50,6 +50,7 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     boot_tests(project, &machine(&parts, false), "strict", &strict, DEVICE_LIMITS, results)?;
     let kexec = format!("{device} gzvm.tests={}", parts::KEXEC);
     boot_tests(project, &machine(&parts, true), parts::KEXEC, &kexec, DEVICE_LIMITS, results)?;
+    liars(project, &parts, results)?;
     // Pointer authentication and the other features that the usual CPU model lacks.
     let mut max = machine(&parts, true);
     max.options.cpu = "max,pauth-impdef=on".to_owned();
@@ -60,6 +61,18 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     bare.options.no_hypervisor = true;
     boot_tests(project, &bare, "no EL2", &absent, DEVICE_LIMITS, results)?;
     demo(project, &parts, results)
+}
+
+/// A hypervisor that refuses what the driver asks first, and one that answers rubbish.
+fn liars(project: &Project, parts: &Parts, results: &mut Results) -> Result<()> {
+    for (name, faults) in [
+        ("mute", "refhyp.fault=13:0:3:-24 refhyp.fault=5:0:1:-8"),
+        ("liar", "refhyp.fault=13:0:3:0:lie"),
+    ] {
+        let words = format!("{DEVICE} gzvm.suite=probing {faults}");
+        boot_tests(project, &machine(parts, true), name, &words, DEVICE_LIMITS, results)?;
+    }
+    Ok(())
 }
 
 /// The device tests on the kernel that finds wrong accesses and leaks, with and without extensions

@@ -6,6 +6,7 @@
 //! Fails: PROGRAM TEST       the test that must fail, unless there is a line "Says:"
 //! Runs: PROGRAM TEST        the test to run, where that is another one
 //! Says: TEXT                instead of a failure, the console must report a defect with this text
+//! Words: WORD...            more words for the kernel's command line
 //! Kernel: debug             only the kernel of `test --debug` shows it
 //! Mutation: ...             what is broken, and what then goes wrong
 //! ```
@@ -18,6 +19,7 @@ use std::time::Instant;
 use anyhow::{bail, Context, Result};
 
 use crate::boot::Options;
+use crate::cache;
 use crate::initramfs::Archive;
 use crate::kernel::Variant;
 use crate::libtest::{Case, Exit, Outcome, Parser};
@@ -53,6 +55,8 @@ struct Promise {
     /// Program and test that are run.
     runs: (String, String),
     says: Option<String>,
+    /// More words for the command line.
+    words: String,
     variant: Variant,
 }
 
@@ -76,7 +80,8 @@ impl Promise {
             None => (program.clone(), test.clone()),
             Some(text) => pair(text)?,
         };
-        Some(Self { program, test, runs, says: field("Says:").map(str::to_owned), variant })
+        let words = field("Words:").unwrap_or_default().to_owned();
+        Some(Self { program, test, runs, says: field("Says:").map(str::to_owned), words, variant })
     }
 
     /// Whether a result is the promised one.
@@ -102,6 +107,8 @@ pub fn run(project: &Project, variant: Variant, filter: &str, results: &mut Resu
         bail!("all mutations with \"{filter}\" in their names are for the other kernel (--debug)");
     }
     let parts = parts::build(project, variant)?;
+    // All of them are built in one place.
+    let _lock = cache::lock(&project.out().join("mutant.lock"), "mutants")?;
     for mutation in mutations {
         let started = Instant::now();
         let case = match attempt(project, &parts, &mutation) {
@@ -217,6 +224,7 @@ fn in_qemu(
 ) -> Result<Vec<Case>> {
     let (program, test) = &mutation.promise.runs;
     let words = machine_tests::one_suite(program, Some(test));
+    let words = format!("{words} {}", mutation.promise.words);
     let mut machine = Options::for_tests(true, parts.variant).machine(parts, &words);
     if fs::read_to_string(&mutation.patch)?.contains("\n+++ b/tests/refhyp/") {
         let project = Project { top: tree.to_path_buf(), ..project.clone() };
@@ -261,13 +269,14 @@ mod tests {
             assert_eq!(Promise::parse(bad), None, "{bad}");
         }
         let text =
-            "Fails: leaks a\nRuns: memory b\nKernel: debug\nSays: BUG: KASAN\n\n--- a\nSays: x\n";
+            "Fails: leaks a\nRuns: memory b\nWords: x y=1\nKernel: debug\nSays: BUG: KASAN\n\n--- a\nSays: x\n";
         let promise = Promise::parse(text).unwrap();
         assert_eq!(
             (promise.says.as_deref(), promise.variant),
             (Some("BUG: KASAN"), Variant::Debug)
         );
         assert_eq!(promise.runs, ("memory".to_owned(), "b".to_owned()));
+        assert_eq!(promise.words, "x y=1");
     }
 
     #[test]
