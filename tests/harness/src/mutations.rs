@@ -227,7 +227,9 @@ fn in_qemu(
     let words = format!("{words} {}", mutation.promise.words);
     let mut machine = Options::for_tests(true, parts.variant).machine(parts, &words);
     if fs::read_to_string(&mutation.patch)?.contains("\n+++ b/tests/refhyp/") {
-        let project = Project { top: tree.to_path_buf(), ..project.clone() };
+        // Not where the sound one is built: both programs have one name.
+        let target = project.target.join("mutant");
+        let project = Project { top: tree.to_path_buf(), target, ..project.clone() };
         machine.hypervisor = Some(parts::test_hypervisor(&project, "mutant-refhyp")?);
     } else {
         machine.initramfs = with_broken_driver(project, parts, tree)?;

@@ -7,7 +7,7 @@ use gzvm_abi::{guest as calls, uapi};
 use gzvm_device_test::attack::{attempt, control, Got};
 use gzvm_device_test::guest::{self, GIC_DIST, REPORT};
 use gzvm_device_test::hostile;
-use gzvm_device_test::machine::{Exit, Machine, Vcpu, RAM};
+use gzvm_device_test::machine::{Exit, Machine, RAM};
 use gzvm_device_test::mapping::{Mapping, PAGE};
 use gzvm_device_test::random::Random;
 use gzvm_device_test::{signals, sys};
@@ -17,8 +17,6 @@ use crate::victim::{Victim, AT, SECRET};
 const SIZE: u64 = 4 << 20;
 /// The pool that stays shared with the host; tables of calls are in it.
 const POOL: u64 = RAM + SIZE;
-/// Longer than anything takes on a slow machine.
-const LONG: Duration = Duration::from_secs(60);
 /// Bytes of a call in a table.
 const CALL: u64 = 64;
 
@@ -30,13 +28,7 @@ struct Caller {
 
 impl Caller {
     fn new(protected: bool) -> Self {
-        Self::with(protected, hostile::call_table(), |_| ())
-    }
-
-    /// Another program, and memory that is prepared by `prepare`.
-    fn with(protected: bool, program: &[u8], prepare: impl FnOnce(&Mapping)) -> Self {
-        let machine = Machine::new(SIZE, program);
-        prepare(&machine.ram);
+        let machine = Machine::new(SIZE, hostile::call_table());
         let pool = Mapping::anonymous(1 << 20);
         let mut region = uapi::UserspaceMemoryRegion {
             slot: 1,
@@ -46,7 +38,7 @@ impl Caller {
             userspace_addr: pool.address(),
         };
         sys::ioctl(&machine.vm, uapi::SET_USER_MEMORY_REGION, &mut region).expect("pool");
-        machine.add_gic(2);
+        machine.add_gic(1);
         if protected {
             machine.protect().expect("SET_PROTECTED_VM");
         }
@@ -250,38 +242,4 @@ pub fn another_vm_s_memory_by_its_physical_address() {
     vcpu.answer_next_read(RAM + (64 << 20) + AT);
     control(name, Got::of_value(vcpu.report(), SECRET));
     assert!(victim.intact());
-}
-
-/// A vCPU that read a page just before its sibling gave it back must not read it any more: from then
-/// on it is wiped, and the host's. Neither what was there nor what comes then is zero.
-pub fn a_returned_page_is_gone_for_all_vcpus() {
-    const SPIED: u64 = (2 << 20) + 7 * PAGE;
-    const COUNT: u64 = 16;
-    let caller = Caller::with(true, hostile::spy(), |ram| ram.write(SPIED, SECRET));
-    let (machine, pool) = (&caller.machine, &caller.pool);
-    let mut boot = machine.boot_vcpu(&[RAM, RAM + SPIED, 0, POOL]);
-    let spy = machine.vcpu(1);
-    let background = move || {
-        let mut spy: Vcpu = spy;
-        // It finds nothing until a signal ends it.
-        let ended = spy.run();
-        assert!(matches!(ended, Err(libc::EINTR)), "the spy saw what is the host's: {ended:?}");
-    };
-    signals::with_background(background, || {
-        assert_eq!(boot.report(), 0, "CPU_ON");
-        let more = |than: u64| {
-            let start = std::time::Instant::now();
-            while pool.read(COUNT) <= than {
-                assert!(start.elapsed() < LONG, "the spy does not run any more");
-                std::thread::yield_now();
-            }
-        };
-        more(1000);
-        machine.ram.replace_page(SPIED);
-        machine.ram.write(SPIED, SECRET);
-        boot.answer_next_read(0);
-        assert_eq!(boot.report(), 0, "relinquish");
-        more(pool.read(COUNT) + 1000);
-        attempt("stale load by a guest's other vCPU", Got::Nothing);
-    });
 }

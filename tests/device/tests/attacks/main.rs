@@ -28,9 +28,8 @@ use gzvm_device_test::suite::Needs;
 use gzvm_device_test::{attack, tests};
 use hostile_guest::{
     a_guarded_guest_does_not_reach_the_host, a_guest_that_gives_everything_back,
-    a_returned_page_is_gone_for_all_vcpus, accesses_that_cannot_be_emulated,
-    another_vm_s_memory_by_its_physical_address, cache_maintenance_anywhere,
-    floods_of_random_calls, sharing_of_what_is_not_the_guest_s,
+    accesses_that_cannot_be_emulated, another_vm_s_memory_by_its_physical_address,
+    cache_maintenance_anywhere, floods_of_random_calls, sharing_of_what_is_not_the_guest_s,
 };
 use ids::{
     calls_on_a_running_vcpu, dying_vms_do_nothing_more, forged_ids_are_refused,
@@ -51,7 +50,6 @@ fn main() {
             cache_maintenance_anywhere,
         ],
         Needs::Protected => [
-            a_returned_page_is_gone_for_all_vcpus,
             floods_of_random_calls,
             sharing_of_what_is_not_the_guest_s,
             a_guest_that_gives_everything_back,
