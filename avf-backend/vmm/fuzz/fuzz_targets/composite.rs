@@ -5,11 +5,12 @@
 
 use gzvm_vmm::disk;
 use libfuzzer_sys::fuzz_target;
+use nix::sys::memfd::{memfd_create, MemFdCreateFlag};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
 fuzz_target!(|list: &[u8]| {
-    let Ok(fd) = nix::sys::memfd::memfd_create(c"list", Default::default()) else { return };
+    let Ok(fd) = memfd_create(c"list", MemFdCreateFlag::empty()) else { return };
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let mut file = std::fs::File::from(fd);
     if file.write_all(b"composite_disk\x1d").and_then(|()| file.write_all(list)).is_err() {
