@@ -113,9 +113,9 @@ impl Mapping {
     /// Takes write access to the whole mapping away from this process, or gives it back.
     pub fn set_writable(&self, writable: bool) {
         let write = if writable { libc::PROT_WRITE } else { 0 };
+        let protection = libc::PROT_READ | write;
         // SAFETY: changes the protection of our own mapping.
-        let result =
-            unsafe { libc::mprotect(self.start.cast(), self.size, libc::PROT_READ | write) };
+        let result = unsafe { libc::mprotect(self.start.cast(), self.size, protection) };
         assert_eq!(result, 0, "mprotect: {}", io::Error::last_os_error());
     }
 

@@ -102,9 +102,9 @@ fn factor() -> u32 {
 /// Asks for the module's end, which must not come while somebody has one of its files; answers the
 /// errno.
 fn unload() -> i32 {
+    let (call, name) = (libc::SYS_delete_module, c"gzvm".as_ptr());
     // SAFETY: asks to unload the module, which this process keeps in use.
-    let result =
-        unsafe { libc::syscall(libc::SYS_delete_module, c"gzvm".as_ptr(), libc::O_NONBLOCK) };
+    let result = unsafe { libc::syscall(call, name, libc::O_NONBLOCK) };
     if result == 0 {
         0
     } else {

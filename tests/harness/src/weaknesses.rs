@@ -137,13 +137,15 @@ fn belongs_to(name: &str) -> Vec<String> {
     name.split('_').map_while(number).collect()
 }
 
-/// All tests, as `program::name`: device tests by their program, others by the directory's word.
+/// All tests, as `program::name`: those in QEMU by their program, others by the directory's word.
 fn tests(sources: &[Source]) -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
     for source in sources {
         let Some(program) = program(&source.path) else { continue };
         for line in source.text.lines() {
-            let name = line.trim_start().strip_prefix("fn ").and_then(|rest| rest.split_once("()"));
+            let line = line.trim_start();
+            let line = line.strip_prefix("pub ").unwrap_or(line);
+            let name = line.strip_prefix("fn ").and_then(|rest| rest.split_once("()"));
             if let Some((name, _)) = name {
                 tests.insert(format!("{program}::{name}"));
             }
@@ -155,8 +157,9 @@ fn tests(sources: &[Source]) -> BTreeSet<String> {
 /// The name by which a file's tests are called.
 fn program(path: &str) -> Option<&str> {
     let path = path.strip_suffix(".rs")?;
-    if let Some(device) = path.strip_prefix("tests/device/tests/") {
-        return device.split('/').next();
+    let in_qemu = ["tests/device/tests/", "tests/vmm/tests/"];
+    if let Some(file) = in_qemu.iter().find_map(|dir| path.strip_prefix(dir)) {
+        return file.split('/').next();
     }
     [
         ("driver/model/", "model"),
