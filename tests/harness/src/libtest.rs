@@ -178,8 +178,8 @@ fn test_line(line: &str) -> Option<(&str, &str)> {
 }
 
 fn outcome(text: &str) -> Option<(Outcome, &str)> {
-    // `ok <0.001s>` with --report-time.
-    let word = text.split([' ', ',']).next()?;
+    // `ok <0.001s>` with --report-time; `ok[   60.966505] ...` when the kernel logs right behind.
+    let word = text.split([' ', ',', '[']).next()?;
     let detail = text.get(word.len()..)?.trim_start_matches([',', ' ']);
     match word {
         "ok" => Some((Outcome::Passed, "")),
@@ -210,6 +210,18 @@ fn ktap_line(line: &str) -> Option<(&str, Outcome, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_the_kernel_may_follow_a_result() {
+        let mut parser = Parser::default();
+        parser.line("running 2 tests");
+        parser.line("test a ... ok[   60.966505] debugfs: out of free dentries");
+        parser.line("test b ... [    1.000000] gzvm: refused");
+        parser.line("FAILED[   61.0] x");
+        let outcomes: Vec<_> =
+            parser.finish(Exit::Status(101)).into_iter().map(|case| case.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Passed, Outcome::Failed]);
+    }
 
     fn parse(text: &str, exit: Exit) -> Vec<Case> {
         let mut parser = Parser::default();
