@@ -2,7 +2,7 @@
 
 //! What backs a VM's memory: pinned pages by guest frame, as few records as contiguity allows.
 //!
-//! Nothing here allocates: the records' lock is taken where memory is being reclaimed, too.
+//! Nothing here allocates: callers bring the room, so that no lock is held meanwhile.
 
 use crate::{
     kx::{

@@ -3,7 +3,7 @@
 //! Mapping pinned pages into a guest, by the way of paging that the hypervisor chose.
 //!
 //! One call to pin, then as few hypercalls as the batch allows. All memory that is needed is
-//! allocated before the commit: what is mapped is always recorded, and pages of a failed hypercall
+//! allocated before the hypercall: what is mapped is always recorded, and pages of a failed hypercall
 //! are unmapped again or stay pinned.
 
 use crate::{
@@ -37,10 +37,7 @@ use crate::{
         pins::Run,
         slots::Slot, //
     },
-    pages::{
-        Claim,
-        Pages, //
-    }, //
+    pages::Pages, //
 };
 use kernel::{
     prelude::*,
@@ -49,12 +46,6 @@ use kernel::{
 
 /// Pages that a SET_MEMREGION call describes at most: the hypervisor works on them in one go.
 pub(crate) const POPULATE_PAGES: u64 = 512;
-
-/// Work on a claimed part of a slot.
-pub(crate) struct Job<'a> {
-    pub(crate) claim: &'a Claim<'a>,
-    pub(crate) slot: &'a Slot,
-}
 
 /// What a batch needs before it is mapped.
 struct Prepared {
@@ -65,17 +56,15 @@ struct Prepared {
 }
 
 impl Pages {
-    /// Pins and maps a range of a slot of which nothing is backed.
-    pub(crate) fn map(&self, job: &Job<'_>, range: PageRange, paging: Paging) -> Result {
-        let address = crate::uio::address(job.slot.hva_of(range.start()))?;
+    /// Pins and maps a range of a slot of which nothing is backed, and which the caller has claimed.
+    pub(crate) fn map(&self, slot: &Slot, range: PageRange, paging: Paging) -> Result {
+        let address = crate::uio::address(slot.hva_of(range.start()))?;
         let mut pages = self.owner.pin(address, usize::try_from(range.pages())?)?;
         for batch in range.chunks(self.batch(&pages, paging)) {
-            let prepared = self.prepare(job.slot, batch, &pages, paging)?;
-            let commit = job.claim.commit();
-            match self.send(job.slot, batch, &pages, &prepared) {
-                Ok(()) => self.record(job.slot, batch, &mut pages, prepared.room),
+            let prepared = self.prepare(slot, batch, &pages, paging)?;
+            match self.send(slot, batch, &pages, &prepared) {
+                Ok(()) => self.record(slot, batch, &mut pages, prepared.room),
                 Err(error) => {
-                    drop(commit);
                     self.undo(range, pages);
                     return Err(error);
                 }
@@ -107,16 +96,15 @@ impl Pages {
     }
 
     /// Maps the page of an existing record once more: the guest faulted although it was mapped, so
-    /// either another vCPU was faster or the page was given back meanwhile.
-    pub(crate) fn map_again(&self, job: &Job<'_>, gfn: Gfn, run: &Run) -> Result {
+    /// either another vCPU was faster or the page was given back meanwhile. The caller has claimed it.
+    pub(crate) fn map_again(&self, slot: &Slot, gfn: Gfn, run: &Run) -> Result {
         let pfn = run.pfn_of(gfn).ok_or(EFAULT)?;
-        let _commit = job.claim.commit();
         match self.paging {
             Paging::Block => {
                 let page = PageRange::single(gfn).ok_or(EFAULT)?;
-                self.send_block(job.slot, page, core::iter::once(pfn.0))?;
+                self.send_block(slot, page, core::iter::once(pfn.0))?;
             }
-            Paging::Page | Paging::Populate => hyp::map_page(self.id(), job.slot.id, pfn, gfn)?,
+            Paging::Page | Paging::Populate => hyp::map_page(self.id(), slot.id, pfn, gfn)?,
         }
         let at = self.count_mapping();
         self.given.backing.lock().mapped_again(gfn, at);

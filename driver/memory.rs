@@ -28,10 +28,7 @@ use crate::{
         gup::PinOwner,
         sched, //
     },
-    mapping::{
-        Job,
-        POPULATE_PAGES, //
-    },
+    mapping::POPULATE_PAGES,
     model::{
         addr::Gfn,
         fault::{
@@ -65,7 +62,6 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::Relaxed,
-        Arc,
         Mutex, //
     }, //
 };
@@ -73,7 +69,8 @@ use kernel::{
 /// Memory of one VM.
 #[pin_data]
 pub(crate) struct Memory {
-    pub(crate) pages: Arc<Pages>,
+    #[pin]
+    pub(crate) pages: Pages,
     /// Serialises ioctls that change slots.
     #[pin]
     changes: Mutex<()>,
@@ -88,9 +85,9 @@ impl Memory {
             KBox::pin_init(new_mutex!(Backing::new(), "gzvm_backing"), GFP_KERNEL_ACCOUNT)?;
         let mut given = Given { vm, backing, mailbox: None };
         let paging = Self::choose_paging(&mut given)?;
-        let pages = Arc::pin_init(Pages::new(given, owner, paging)?, GFP_KERNEL_ACCOUNT)?;
+        let pages = Pages::new(given, owner, paging)?;
         Ok(try_pin_init!(Self {
-            pages,
+            pages <- pages,
             changes <- new_mutex!((), "gzvm_slot_changes"),
             slots <- new_mutex!(SlotTable::new(KernelStore::new()), "gzvm_slots"),
         }? Error))
@@ -193,7 +190,7 @@ impl Memory {
     /// Brings in all of a slot that is not backed yet.
     fn populate(&self, slot: &Slot) -> Result {
         for chunk in slot.range.chunks(POPULATE_PAGES) {
-            let claim = self.pages.claim(chunk)?;
+            let _claim = self.pages.claim(chunk)?;
             loop {
                 if sched::fatal_signal_pending() {
                     return Err(EINTR);
@@ -201,7 +198,7 @@ impl Memory {
                 sched::cond_resched();
                 let gap = self.pages.given.backing.lock().first_gap(chunk);
                 let Some(gap) = gap else { break };
-                self.pages.map(&Job { claim: &claim, slot }, gap, Paging::Populate)?;
+                self.pages.map(slot, gap, Paging::Populate)?;
             }
         }
         Ok(())
@@ -229,29 +226,28 @@ impl Memory {
 
     /// Serves a page fault. On success the guest can try again.
     pub(crate) fn fault(&self, gpa: u64) -> Result {
-        let pages = &*self.pages;
+        let pages = &self.pages;
         let gfn = Gfn::containing(gpa);
         let window = fault::window(gfn, pages.paging).ok_or(EFAULT)?;
-        let Some(claim) = pages.claim_or_wait(window)? else {
+        let Some(_claim) = pages.claim_or_wait(window)? else {
             // Somebody else just worked on it.
             return Ok(());
         };
         let unknown = Refusal::new(Errno::NoEnt, "page fault in no memory slot");
         let slot = self.slots.lock().find(gfn).copied().ok_or(unknown)?;
-        let job = Job { claim: &claim, slot: &slot };
         let (run, partly_backed) = {
             let backing = pages.given.backing.lock();
             (backing.run_at(gfn), backing.touches(window))
         };
         if let Some(run) = run {
-            return pages.map_again(&job, gfn, &run);
+            return pages.map_again(&slot, gfn, &run);
         }
         if pages.paging == Paging::Populate {
             let why = "page fault although the hypervisor has no demand paging";
             return Err(Refusal::new(Errno::Fault, why).into());
         }
         let range = fault::pages(gfn, window, slot.range, partly_backed).ok_or(EFAULT)?;
-        pages.map(&job, range, pages.paging)
+        pages.map(&slot, range, pages.paging)
     }
 
     /// GET_RANGE_STATE. Faults may change the state at any time; what is unpinned stays so while the

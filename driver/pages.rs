@@ -3,10 +3,7 @@
 //! A VM in the hypervisor with the pages that it was given, and who works on which of them.
 //!
 //! Lock order: a claim, then one of `claims`, `backing`, the mailbox. While pages are pinned or memory
-//! is allocated, nothing but a claim is held. A claim that is being committed is waited for where
-//! pages are taken from the guest, which happens while memory is reclaimed, too: so from
-//! [`Claim::commit`] on nothing may be allocated or pinned, and none of these locks may be held
-//! across an allocation.
+//! is allocated, nothing but a claim is held.
 
 use crate::{
     backing::Backing,
@@ -19,10 +16,7 @@ use crate::{
     model::{
         addr::PageRange,
         caps::VCPU_CAP,
-        claims::{
-            Claims,
-            Work, //
-        },
+        claims::Claims,
         fault::Paging,
         ids::VmId, //
     },
@@ -80,7 +74,7 @@ pub(crate) struct Pages {
     pub(crate) mappings: Atomic<u64>,
     pub(crate) protected: Atomic<bool>,
     #[pin]
-    claims: Mutex<Claims<KernelStore<Work>>>,
+    claims: Mutex<Claims<KernelStore<PageRange>>>,
     #[pin]
     claims_changed: CondVar,
 }
@@ -95,25 +89,6 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.pages.claims.lock().release(self.range);
         self.pages.claims_changed.notify_all();
-    }
-}
-
-/// A claimed range of which pages are being mapped and recorded.
-pub(crate) struct Commit<'a>(&'a Claim<'a>);
-
-impl<'a> Claim<'a> {
-    /// Begins to map and record.
-    pub(crate) fn commit(&'a self) -> Commit<'a> {
-        self.pages.claims.lock().set_committing(self.range, true);
-        Commit(self)
-    }
-}
-
-impl Drop for Commit<'_> {
-    fn drop(&mut self) {
-        let Claim { pages, range } = self.0;
-        pages.claims.lock().set_committing(*range, false);
-        pages.claims_changed.notify_all();
     }
 }
 

@@ -52,7 +52,7 @@ impl Pages {
                 return Err(EINTR);
             }
             self.unmap_from_guest(part)?;
-            self.forget(part, GFP_KERNEL)?;
+            self.forget(part)?;
         }
     }
 
@@ -72,8 +72,8 @@ impl Pages {
     }
 
     /// Unpins pages of a range that is not mapped any more.
-    fn forget(&self, range: PageRange, flags: kernel::alloc::Flags) -> Result {
-        let mut room = Some(Reservation::new(flags)?);
+    fn forget(&self, range: PageRange) -> Result {
+        let mut room = Some(Reservation::new(GFP_KERNEL)?);
         loop {
             let pages = self.given.backing.lock().cut(range, &mut room);
             // Unpinned without the lock.

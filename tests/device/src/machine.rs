@@ -143,6 +143,14 @@ impl Vcpu {
         sys::ioctl(&self.fd, uapi::SET_ONE_REG, &mut argument).map(|_| ())
     }
 
+    /// Reads a register.
+    pub fn get_reg(&self, id: u64) -> Result<u64> {
+        let mut value = 0;
+        let mut argument = uapi::OneReg { id, addr: std::ptr::from_mut(&mut value) as u64 };
+        sys::ioctl(&self.fd, uapi::GET_ONE_REG, &mut argument)?;
+        Ok(value)
+    }
+
     /// Runs until the guest needs something.
     pub fn run(&mut self) -> Result<Exit> {
         sys::ioctl(&self.fd, uapi::RUN, self.run.as_mut())?;

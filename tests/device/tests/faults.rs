@@ -139,32 +139,27 @@ const FUNCTIONS: &[u32] = &[
     hvc::GET_STATISTICS,
 ];
 
-fn each_hypercall_is_refused_in_turn() {
+fn sweep_all(mode: u64, protected: bool) {
     let raw = Raw::get();
     for function in FUNCTIONS {
-        sweep(&raw, *function, ext::TEST_FAULT_REFUSE, false);
+        sweep(&raw, *function, mode, protected);
     }
+}
+
+fn each_hypercall_is_refused_in_turn() {
+    sweep_all(ext::TEST_FAULT_REFUSE, false);
 }
 
 fn each_hypercall_lies_in_turn() {
-    let raw = Raw::get();
-    for function in FUNCTIONS {
-        sweep(&raw, *function, ext::TEST_FAULT_LIE, false);
-    }
+    sweep_all(ext::TEST_FAULT_LIE, false);
 }
 
 fn each_hypercall_of_a_protected_vm_is_refused_in_turn() {
-    let raw = Raw::get();
-    for function in FUNCTIONS {
-        sweep(&raw, *function, ext::TEST_FAULT_REFUSE, true);
-    }
+    sweep_all(ext::TEST_FAULT_REFUSE, true);
 }
 
 fn each_hypercall_of_a_protected_vm_lies_in_turn() {
-    let raw = Raw::get();
-    for function in FUNCTIONS {
-        sweep(&raw, *function, ext::TEST_FAULT_LIE, true);
-    }
+    sweep_all(ext::TEST_FAULT_LIE, true);
 }
 
 /// Memory that the hypervisor does not give back stays pinned: somebody else would find it in use.

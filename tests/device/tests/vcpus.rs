@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use gzvm_abi::{guest as calls, run};
+use gzvm_abi::{ext, guest as calls, reg, run};
 use gzvm_device_test::guest::{self, REPORT};
-use gzvm_device_test::machine::{Exit, Machine, Vcpu};
+use gzvm_device_test::machine::{Exit, Machine, Vcpu, RAM};
 use gzvm_device_test::signals::{self, Target};
 use gzvm_device_test::suite::Needs;
 use gzvm_device_test::tests;
@@ -27,6 +27,21 @@ fn arguments_arrive_and_writes_are_seen() {
         }
         assert_eq!(vcpu.run.exit_reason, run::EXIT_MMIO);
     }
+}
+
+fn w34_registers_can_be_read() {
+    let machine = Machine::new(MIB, guest::report_args());
+    let mut vcpu = machine.boot_vcpu(&[7, 8]);
+    assert_eq!(vcpu.get_reg(reg::PC), Ok(RAM));
+    assert!(matches!(vcpu.run(), Ok(Exit::Write(_))));
+    let pc = vcpu.get_reg(reg::PC).expect("PC");
+    assert!(pc > RAM && pc < RAM + MIB, "{pc:#x}");
+    assert_eq!((vcpu.get_reg(reg::x(1)), vcpu.get_reg(reg::x(20))), (Ok(8), Ok(REPORT)));
+}
+
+fn w34_registers_are_refused_without_the_extension() {
+    let machine = Machine::new(MIB, guest::report_args());
+    assert_eq!(machine.boot_vcpu(&[]).get_reg(reg::PC), Err(libc::EOPNOTSUPP));
 }
 
 fn reads_of_all_widths_are_completed() {
@@ -284,5 +299,7 @@ fn main() {
             guest_time_of_a_busy_guest_is_counted_as_such,
             a_waiting_guest_has_no_guest_time,
         ],
+        Needs::Extensions(ext::GET_REG) => [w34_registers_can_be_read],
+        Needs::NoExtensions => [w34_registers_are_refused_without_the_extension],
     ]
 }

@@ -6,6 +6,7 @@
 use gzvm::abi::PAGE_SIZE;
 use gzvm::{RangeState, Vm};
 use nix::sys::prctl;
+use nix::unistd::{sysconf, SysconfVar};
 use std::ffi::CString;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -26,9 +27,8 @@ pub fn find_private(vm: &Vm, queue: &Queue) -> gzvm::Result<Option<Answer>> {
 
 /// Bytes of a page of the host's kernel, in which the driver answers; never less than GenieZone's.
 fn host_page() -> u64 {
-    // SAFETY: sysconf accesses no memory of ours.
-    let size = unsafe { nix::libc::sysconf(nix::libc::_SC_PAGESIZE) };
-    u64::try_from(size).unwrap_or(PAGE_SIZE).max(PAGE_SIZE)
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| u64::try_from(size).ok()).unwrap_or(PAGE_SIZE).max(PAGE_SIZE)
 }
 
 fn look<E>(

@@ -13,6 +13,16 @@ fn map(hyp: &Hypervisor<'_, FakeHardware>, id: u64, gfn: u64, pages: u64) -> i32
     status(hyp, hvc::MAP_GUEST, &[id, 5, BACKING, gfn, pages])
 }
 
+/// Registers slot 5 over 4 MiB whose pages need two tables, and gives its first frame.
+fn region_of_two_tables(hyp: &Hypervisor<'_, FakeHardware>, id: u64) -> u64 {
+    let gpa = 0x100_0000;
+    assert_eq!(status(hyp, hvc::MEMREGION_PURPOSE, &[id, gpa, 4 << 20, 1]), 0);
+    hyp.hw.write(BUFFER + 8, 1024);
+    hyp.hw.write(BUFFER + 16, gpa);
+    assert_eq!(status(hyp, hvc::SET_MEMREGION, &[id, 8192, BUFFER]), 0);
+    gpa >> 12
+}
+
 const REFUSED: u64 = hvc::ERR_INVALID_ARGS as i64 as u64;
 
 #[test]
@@ -60,12 +70,8 @@ fn a_removed_region_can_be_announced_with_other_bounds() {
 fn unmapping_goes_on_behind_what_is_done() {
     let hyp = hypervisor(Options::default());
     let id = vm(&hyp, false);
-    // 4 MiB in two tables, with a page mapped at each end.
-    let gfn = 0x100_0000 >> 12;
-    assert_eq!(status(&hyp, hvc::MEMREGION_PURPOSE, &[id, 0x100_0000, 4 << 20, 1]), 0);
-    hyp.hw.write(BUFFER + 8, 1024);
-    hyp.hw.write(BUFFER + 16, 0x100_0000);
-    assert_eq!(status(&hyp, hvc::SET_MEMREGION, &[id, 8192, BUFFER]), 0);
+    let gfn = region_of_two_tables(&hyp, id);
+    // A page at each end.
     assert_eq!((map(&hyp, id, gfn, 1), map(&hyp, id, gfn + 1023, 1)), (0, 0));
     let busy = hvc::ERR_BUSY as i64 as u64;
     assert_eq!(capability(&hyp, [id, ext::UNMAP_RANGE, gfn, 1024]), [busy, 512, 0, 0]);
@@ -81,11 +87,7 @@ fn unmapping_goes_on_behind_what_is_done() {
 fn a_region_that_gets_a_page_while_it_is_looked_at_stays() {
     let hyp = hypervisor(Options::default());
     let id = vm(&hyp, false);
-    let gfn = 0x100_0000 >> 12;
-    assert_eq!(status(&hyp, hvc::MEMREGION_PURPOSE, &[id, 0x100_0000, 4 << 20, 1]), 0);
-    hyp.hw.write(BUFFER + 8, 1024);
-    hyp.hw.write(BUFFER + 16, 0x100_0000);
-    assert_eq!(status(&hyp, hvc::SET_MEMREGION, &[id, 8192, BUFFER]), 0);
+    let gfn = region_of_two_tables(&hyp, id);
     // Leaves a table with nothing in it behind, so that looking takes two slices.
     assert_eq!(map(&hyp, id, gfn + 1, 1), 0);
     let mut run = begin(&hyp, id);
