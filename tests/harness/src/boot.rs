@@ -45,7 +45,7 @@ impl Options {
     pub fn for_tests(test_hypervisor: bool, variant: Variant) -> Self {
         Self {
             memory: match variant {
-                Variant::Usual => 2048,
+                Variant::Usual | Variant::Bench => 2048,
                 // KASAN takes an eighth, and keeps freed memory for a while.
                 Variant::Debug => 4096,
             },

@@ -22,13 +22,15 @@ const USUAL_STEPS: u32 = 1640;
 /// File with the number of steps of the last whole build, which is the better estimate.
 const STEPS_FILE: &str = "kernel-steps";
 
-/// Which of the two kernels.
+/// Which of the three kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
     /// Host and guest of every boot.
     Usual,
     /// The host of `test --debug`: the usual one with what finds wrong accesses and leaks.
     Debug,
+    /// Host and guest of the benchmarks: the usual one without its checks, as a phone has it.
+    Bench,
 }
 
 impl Variant {
@@ -37,13 +39,14 @@ impl Variant {
         match self {
             Self::Usual => "kernel",
             Self::Debug => "kernel-debug",
+            Self::Bench => "kernel-bench",
         }
     }
 
     /// How many times slower a machine with it is than one with the usual kernel, for time limits.
     pub fn slowness(self) -> u32 {
         match self {
-            Self::Usual => 1,
+            Self::Usual | Self::Bench => 1,
             Self::Debug => 6,
         }
     }
@@ -53,14 +56,16 @@ impl Variant {
         match self {
             Self::Usual => "",
             Self::Debug => "-debug",
+            Self::Bench => "-bench",
         }
     }
 
     /// Its lines of configuration: later fragments add to earlier ones.
     fn options(self, project: &Project) -> Result<Vec<String>> {
         let fragments: &[&str] = match self {
-            Self::Usual => &["kernel.config"],
-            Self::Debug => &["kernel.config", "kernel-debug.config"],
+            Self::Usual => &["kernel.config", "kernel-checks.config"],
+            Self::Debug => &["kernel.config", "kernel-checks.config", "kernel-debug.config"],
+            Self::Bench => &["kernel.config"],
         };
         let mut all = Vec::new();
         for name in fragments {
@@ -335,8 +340,12 @@ mod tests {
 
     #[test]
     fn the_project_s_own_fragments_have_no_option_twice() {
-        let fragments =
-            [include_str!("../kernel.config"), include_str!("../kernel-debug.config")].concat();
+        let fragments = [
+            include_str!("../kernel.config"),
+            include_str!("../kernel-checks.config"),
+            include_str!("../kernel-debug.config"),
+        ]
+        .concat();
         let options = options(&fragments);
         let names: std::collections::HashSet<_> =
             options.iter().map(|option| option.split('=').next()).collect();

@@ -56,6 +56,9 @@ enum Task {
         /// The one that `test --debug` boots
         #[arg(long)]
         debug: bool,
+        /// The one for benchmarks, without checks
+        #[arg(long, conflicts_with = "debug")]
+        bench: bool,
     },
     /// Boot the demo and show it live
     Run(Options),
@@ -115,8 +118,9 @@ fn main() -> ExitCode {
 fn task(project: &Project, task: Task) -> Result<ExitCode> {
     match task {
         Task::Build => parts::build(project, Variant::Usual).map(drop)?,
-        Task::Kernel { debug } => {
-            let kernel = kernel::build(project, &Fetcher::new(project), variant(debug))?;
+        Task::Kernel { debug, bench } => {
+            let variant = if bench { Variant::Bench } else { variant(debug) };
+            let kernel = kernel::build(project, &Fetcher::new(project), variant)?;
             println!("{}", kernel.build.display());
         }
         Task::Run(options) => {
