@@ -12,6 +12,8 @@ packages="$packages clang-22 lld-22 llvm-22 libclang-22-dev gcc libc6-dev gcc-aa
 packages="$packages make bc bison flex cpio kmod python3 libelf-dev libssl-dev xz-utils"
 # The machine.
 packages="$packages qemu-system-arm util-linux ca-certificates git"
+# What `make test` checks with: Android.bp files.
+packages="$packages blueprint-tools"
 
 if ! command -v dpkg-query >/dev/null; then
     echo "This is not Debian. The build needs the equivalents of:" >&2

@@ -11,6 +11,7 @@ use crate::libtest::{Case, Exit, Outcome, Parser};
 use crate::process;
 use crate::project::Project;
 use crate::report::{Results, Suite};
+use crate::soong;
 use crate::source;
 use crate::ui::Step;
 use crate::weaknesses;
@@ -43,8 +44,9 @@ fn form(project: &Project) -> Result<Suite> {
         ("unsafe only in driver/kx", source::confinement_errors(&sources)),
         ("docs/weaknesses.md is true", weaknesses::errors(&sources)),
     ];
-    let cases = cases.map(|(name, errors)| case(name, &errors.join("\n")));
-    Ok(suite("form", cases.into(), String::new(), started.elapsed()))
+    let mut cases = Vec::from(cases.map(|(name, errors)| case(name, &errors.join("\n"))));
+    cases.extend(soong::cases(&project.top, &sources)?);
+    Ok(suite("form", cases, String::new(), started.elapsed()))
 }
 
 fn case(name: &str, error: &str) -> Case {

@@ -22,6 +22,7 @@ mod project;
 mod qemu;
 mod report;
 mod sections;
+mod soong;
 mod source;
 mod toolchain;
 mod ui;
