@@ -151,7 +151,12 @@ fn without_blueprint(
         let named = |found: &Option<(&Package, &Target)>| {
             found.is_some_and(|(of, _)| of.name == package.name)
         };
-        let built = modules.iter().any(|(_, found)| named(found));
+        let generated = tree
+            .files
+            .iter()
+            .flat_map(|file| &file.modules)
+            .any(|module| module.kind == "aidl_interface" && module.dir == package.dir);
+        let built = generated || modules.iter().any(|(_, found)| named(found));
         let excused = tree.facts.get("cargo-only", &package.name).is_some();
         let (name, dir) = (&package.name, &package.dir);
         match (built, excused) {

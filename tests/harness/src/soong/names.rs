@@ -160,6 +160,22 @@ pub fn paths(tree: &Tree<'_>) -> Vec<String> {
     errors
 }
 
+/// AIDL files that the `aidl_interface` of their directory does not list.
+pub fn unlisted_aidl(tree: &Tree<'_>) -> Vec<String> {
+    let mut errors = Vec::new();
+    for (file, module) in modules(tree).filter(|(_, module)| module.kind == "aidl_interface") {
+        let listed: BTreeSet<_> =
+            module.list("srcs").iter().map(|name| join(&module.dir, name)).collect();
+        let dir = join(&module.dir, "");
+        let aidl = tree.sources.iter().map(|source| &source.path);
+        let aidl = aidl.filter(|path| path.starts_with(&dir) && path.ends_with(".aidl"));
+        for path in aidl.filter(|path| !listed.contains(*path)) {
+            errors.push(format!("{}: {} does not list {path}", file.path, module.name()));
+        }
+    }
+    errors
+}
+
 /// `name` below the directory `dir`, both relative to the top.
 pub fn join(dir: &str, name: &str) -> String {
     if dir.is_empty() {

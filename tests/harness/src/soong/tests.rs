@@ -218,6 +218,25 @@ fn code_that_asks_for_soong_is_answered() {
 }
 
 #[test]
+fn interfaces() {
+    let interface = "\naidl_interface { name: \"com.android.gzvm\", srcs: [\"a/IOne.aidl\"] }\n";
+    let facts = "type\taidl_interface\tother\tAVF\nproperty\taidl_interface.name\tstr\tAVF\n\
+        property\taidl_interface.srcs\tlist\tAVF\n";
+    let with = |files: &[&str]| {
+        errors(|sources, packages| {
+            sources[0].text += interface;
+            sources[1].text += facts;
+            sources.extend(files.iter().map(|file| source(file, "")));
+            packages.push(package("com_android_gzvm", "", Vec::new()));
+        })
+    };
+    assert_eq!(with(&["a/IOne.aidl"]), "");
+    let error = with(&["a/IOne.aidl", "a/ITwo.aidl"]);
+    assert!(error.contains("com.android.gzvm does not list a/ITwo.aidl"), "{error}");
+    assert!(with(&[]).contains("srcs names a/IOne.aidl, which does not exist"));
+}
+
+#[test]
 fn formatting() {
     let said = unformatted(Ok("a/Android.bp\n".to_owned()));
     assert_eq!(said, ["run bpfmt -w a/Android.bp"]);
