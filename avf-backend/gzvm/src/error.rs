@@ -15,7 +15,8 @@ pub struct Error {
 }
 
 impl Error {
-    pub(crate) fn new(call: &'static str, errno: i32) -> Self {
+    /// That `call` failed with `errno`.
+    pub fn new(call: &'static str, errno: i32) -> Self {
         Self { call, errno }
     }
 

@@ -4,12 +4,11 @@
 
 use gzvm::abi::uapi::{VGIC_DIST_SIZE, VGIC_REDIST_SIZE};
 use gzvm::abi::BLOCK_SIZE;
+pub use gzvm_preflight::MIB;
 use thiserror::Error;
 
 /// Bytes in a KiB.
 pub const KIB: u64 = 1 << 10;
-/// Bytes in a MiB.
-pub const MIB: u64 = 1 << 20;
 /// Bytes in a GiB.
 pub const GIB: u64 = 1 << 30;
 

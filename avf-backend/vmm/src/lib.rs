@@ -17,8 +17,9 @@
 //! | [`control`] | which commands a running VM takes |
 //! | [`vcpu`] | what each exit of a vCPU means |
 //! | [`machine`] | in which order all that is done |
-//! | [`preflight`] | whether the host can run the VM at all, and what to do if not |
 //! | [`status`] | what the process's exit status says |
+//!
+//! Whether the host can run the VM at all, and what to do if not, is [`gzvm_preflight`]'s business.
 
 pub mod boot;
 pub mod cli;
@@ -33,7 +34,6 @@ pub mod layout;
 pub mod machine;
 pub mod memory;
 pub mod orphan;
-pub mod preflight;
 pub mod sigbus;
 pub mod signals;
 pub mod status;

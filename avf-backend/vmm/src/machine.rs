@@ -18,7 +18,6 @@ use crate::fdt::{self, Description, FdtError, Seeds};
 use crate::files;
 use crate::layout::{Layout, LayoutError, Placement, DTB_WINDOW, PVMFW, PVMFW_SIZE, SERIAL};
 use crate::memory::{GuestRam, MemoryError, Policy};
-use crate::preflight::{self, HostMemory, PreflightError};
 use crate::sigbus;
 use crate::signals;
 use crate::status::ExitStatus;
@@ -26,6 +25,8 @@ use crate::vcpu::VcpuThreads;
 use devices::Devices;
 use gzvm::abi::{cap, reg};
 use gzvm::{Gzvm, Vcpu, Vm};
+use gzvm_preflight::memory::{HostMemory, Shortage};
+use gzvm_preflight::presence::DeviceError;
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -41,9 +42,12 @@ const PSTATE_BOOT: u64 = 0x3c5;
 /// Why a VM could not be started.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// The host cannot run it.
+    /// The device node cannot be opened.
     #[error(transparent)]
-    Preflight(#[from] PreflightError),
+    Device(#[from] DeviceError),
+    /// The host has no memory for it.
+    #[error(transparent)]
+    Shortage(#[from] Shortage),
     /// It does not fit.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -127,7 +131,7 @@ pub fn run(config: &Config) -> Result<Ending, StartError> {
     signals::watch(sender.clone()).map_err(io_error("signals"))?;
     signals::prepare_kicks().map_err(io_error("signals"))?;
     let gzvm = Gzvm::open_at(&config.device)
-        .map_err(|e| preflight::explain_device(Path::new("/"), &config.device, e))?;
+        .map_err(|e| gzvm_preflight::presence::explain(Path::new("/"), &config.device, e))?;
     let machine = Machine::prepare(config, vcpus(config.vcpus, gzvm.max_vcpus()?)?)?;
     let running = machine.start(&gzvm, &sender)?;
     drop(sender);
@@ -153,7 +157,9 @@ impl<'a> Machine<'a> {
         let pvmfw = config.protection.has_firmware();
         let layout = Layout::new(config.memory, config.swiotlb, vcpus, bios, pvmfw)?;
         HostMemory::read().check(layout.memory().size)?;
-        for line in preflight::advice(Path::new("/"), layout.memory().size, config.hugepages) {
+        for line in
+            gzvm_preflight::memory::advice(Path::new("/"), layout.memory().size, config.hugepages)
+        {
             log::warn!("{line}");
         }
         let private = config.protection.is_protected() || config.dont_fork;

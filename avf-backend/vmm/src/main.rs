@@ -24,7 +24,8 @@ fn main() -> ExitCode {
 }
 
 fn run(invocation: &Invocation) -> ExitStatus {
-    init_logging(&invocation.log_filter);
+    // crosvm's filters name its own crates; those words simply match nothing here.
+    gzvm_logging::init_with("gzvm_vmm", &invocation.log_filter);
     let config = &invocation.config;
     let name = config.name.as_deref().unwrap_or("VM");
     let ending = match machine::run(config) {
@@ -51,9 +52,4 @@ fn run(invocation: &Invocation) -> ExitStatus {
 fn report(message: &str) {
     // The parent may be gone, and nobody else could be told.
     let _ = writeln!(io::stderr(), "gzvm_vmm: error: {message}");
-}
-
-/// crosvm's filters name its own crates; those words simply match nothing here.
-fn init_logging(filter: &str) {
-    env_logger::Builder::new().parse_filters(filter).format_timestamp(None).init();
 }

@@ -131,8 +131,11 @@ impl GuestRam {
                 part.mapping
                     .populate(offset, len, mode == Mode::Static)
                     .map_err(|source| MemoryError::Populate { provided, total, source })?;
+                if policy::is_step(provided, provided + len, total) {
+                    let there = (provided + len) / MIB;
+                    log::info!("guest memory: {there} of {} MiB are there", total / MIB);
+                }
                 provided += len;
-                log::info!("guest memory: {} of {} MiB are there", provided / MIB, total / MIB);
             }
         }
         Ok(())

@@ -4,8 +4,7 @@
 use crate::layout::MIB;
 use std::str::FromStr;
 
-/// Bytes that are provided between two reports of progress, and between two looks at what the host
-/// has left.
+/// Bytes that are provided in one go.
 pub const BATCH: u64 = 16 * MIB;
 
 /// When the host provides guest memory.
@@ -52,6 +51,16 @@ pub fn batches(size: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..size).step_by(step).map(move |start| (start, BATCH.min(size - start)))
 }
 
+/// Reports of progress that whoever waits for `total` bytes gets at most.
+const STEPS: u64 = 10;
+
+/// Whether progress `from` so many bytes `to` so many, of `total`, is worth a report: each tenth,
+/// and the end.
+pub fn is_step(from: u64, to: u64, total: u64) -> bool {
+    let steps = |bytes: u64| u128::from(bytes) * u128::from(STEPS) / u128::from(total.max(1));
+    steps(from) != steps(to)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +70,19 @@ mod tests {
         let all: Vec<_> = batches(40 * MIB).collect();
         assert_eq!(all, [(0, BATCH), (BATCH, BATCH), (2 * BATCH, 8 * MIB)]);
         assert_eq!(batches(0).count(), 0);
+    }
+
+    #[test]
+    fn progress_is_told_in_tenths() {
+        let told = |total: u64| {
+            let steps = batches(total).filter(|(at, len)| is_step(*at, at + len, total));
+            steps.map(|(at, len)| (at + len) / MIB).collect::<Vec<_>>()
+        };
+        assert_eq!(told(16 * MIB), [16]);
+        assert_eq!(told(64 * MIB), [16, 32, 48, 64]);
+        let large = told(4096 * MIB);
+        assert_eq!((large.len(), large[0], large[9]), (10, 416, 4096));
+        assert!(!is_step(0, 0, 0));
     }
 
     #[test]

@@ -1,38 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether the host can run the VM at all, and what to do if not: said before the VM is created,
-//! instead of a death later.
+//! Whether the host has memory for a VM: said before the VM is made, instead of a death later.
 //!
 //! What cannot be read is no reason to refuse.
 
-use crate::layout::MIB;
+use crate::{Reading, MIB};
 use nix::sys::resource::{getrlimit, setrlimit, Resource, RLIM_INFINITY};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use thiserror::Error;
 
 /// Bit of CAP_IPC_LOCK in a capability set (include/uapi/linux/capability.h).
 const CAP_IPC_LOCK: u32 = 14;
-/// What the device tree says of the hypervisor; the second was used until v10 of the driver.
-const COMPATIBLE: [&str; 2] = ["mediatek,geniezone", "mediatek,geniezone-hyp"];
 
-/// Why the VM cannot run here.
+/// Why the host has no memory for the VM.
 #[derive(Debug, Error)]
-pub enum PreflightError {
-    /// The device node is missing or cannot be opened.
-    #[error("{}: {why}", path.display())]
-    Device {
-        /// The device node.
-        path: PathBuf,
-        /// Cause and remedy.
-        why: String,
-    },
+pub enum Shortage {
     /// Too little free memory.
     #[error(
         "the VM needs {} MiB of memory, {} MiB are available: give it less (--mem) or end other \
          programs",
         needed.div_ceil(MIB), available / MIB
     )]
-    Memory {
+    Available {
         /// Bytes that the VM needs.
         needed: u64,
         /// Bytes that are available.
@@ -63,6 +52,13 @@ pub struct HostMemory {
 
 /// Words of the kernel's switch for huge pages of shared memory that let a VM have them.
 const SHMEM_ENABLED: [&str; 4] = ["[always]", "[within_size]", "[advise]", "[force]"];
+/// The switch itself, below the root.
+const SHMEM_SWITCH: &str = "sys/kernel/mm/transparent_hugepage/shmem_enabled";
+/// What makes the kernel give guest memory huge pages where it is asked for them.
+pub const HUGE_PAGES_REMEDY: &str =
+    "echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+/// What makes more blocks of 2 MiB.
+pub const COMPACT_REMEDY: &str = "echo 1 >/proc/sys/vm/compact_memory";
 /// The order of a 2 MiB block in `/proc/buddyinfo`, with pages of 4 KiB.
 const BLOCK_ORDER: usize = 9;
 
@@ -70,26 +66,44 @@ const BLOCK_ORDER: usize = 9;
 /// `/sys` and `/proc` are.
 pub fn advice(root: &Path, needed: u64, hugepages: bool) -> Vec<String> {
     let mut lines = Vec::new();
-    let switch = root.join("sys/kernel/mm/transparent_hugepage/shmem_enabled");
-    let value = fs::read_to_string(&switch).unwrap_or_default();
-    if hugepages && !value.is_empty() && !SHMEM_ENABLED.iter().any(|word| value.contains(word)) {
-        lines.push(format!(
-            "huge pages are off for guest memory: echo advise >{}",
-            Path::new("/").join(switch.strip_prefix(root).unwrap_or(&switch)).display()
-        ));
+    if !hugepages {
+        return lines;
     }
-    let buddies = fs::read_to_string(root.join("proc/buddyinfo")).unwrap_or_default();
-    if let Some(free) = contiguous(&buddies) {
-        if hugepages && free < needed {
-            lines.push(format!(
-                "of {} MiB, {} MiB are free in blocks of 2 MiB: the rest is given page by page \
-                 (echo 1 >/proc/sys/vm/compact_memory may help)",
-                needed.div_ceil(MIB),
-                free / MIB
-            ));
-        }
+    if huge_pages(root) == Reading::Value(false) {
+        lines.push(format!("huge pages are off for guest memory: {HUGE_PAGES_REMEDY}"));
+    }
+    match free_blocks(root) {
+        Reading::Value(free) if free < needed => lines.push(format!(
+            "of {} MiB, {} MiB are free in blocks of 2 MiB: the rest is given page by page \
+             ({COMPACT_REMEDY} may help)",
+            needed.div_ceil(MIB),
+            free / MIB
+        )),
+        _ => {}
     }
     lines
+}
+
+/// Whether the kernel gives guest memory huge pages where it is asked for them.
+pub fn huge_pages(root: &Path) -> Reading<bool> {
+    match Reading::new(fs::read_to_string(root.join(SHMEM_SWITCH))) {
+        Reading::Value(text) => {
+            Reading::Value(SHMEM_ENABLED.iter().any(|word| text.contains(word)))
+        }
+        Reading::Absent => Reading::Absent,
+        Reading::Unknown(why) => Reading::Unknown(why),
+    }
+}
+
+/// Bytes that are free in blocks of 2 MiB or more.
+pub fn free_blocks(root: &Path) -> Reading<u64> {
+    match Reading::new(fs::read_to_string(root.join("proc/buddyinfo"))) {
+        Reading::Value(text) => {
+            contiguous(&text).map_or_else(|| Reading::Unknown("no zones".into()), Reading::Value)
+        }
+        Reading::Absent => Reading::Absent,
+        Reading::Unknown(why) => Reading::Unknown(why),
+    }
 }
 
 /// Bytes that are free in blocks of 2 MiB or more.
@@ -117,14 +131,35 @@ impl HostMemory {
     }
 
     /// Checks that a VM with `needed` bytes of memory can live.
-    pub fn check(&self, needed: u64) -> Result<(), PreflightError> {
-        match (self.available, self.memlock) {
-            (Some(available), _) if available < needed => {
-                Err(PreflightError::Memory { needed, available })
-            }
-            (_, Some(allowed)) if allowed < needed => {
-                Err(PreflightError::Memlock { needed, allowed })
-            }
+    ///
+    /// # Errors
+    ///
+    /// The host has less.
+    pub fn check(&self, needed: u64) -> Result<(), Shortage> {
+        self.check_available(needed)?;
+        self.check_memlock(needed)
+    }
+
+    /// Checks that `needed` bytes are available.
+    ///
+    /// # Errors
+    ///
+    /// Fewer are.
+    pub fn check_available(&self, needed: u64) -> Result<(), Shortage> {
+        match self.available {
+            Some(available) if available < needed => Err(Shortage::Available { needed, available }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that `needed` bytes may be locked.
+    ///
+    /// # Errors
+    ///
+    /// Fewer may.
+    pub fn check_memlock(&self, needed: u64) -> Result<(), Shortage> {
+        match self.memlock {
+            Some(allowed) if allowed < needed => Err(Shortage::Memlock { needed, allowed }),
             _ => Ok(()),
         }
     }
@@ -152,69 +187,9 @@ fn raise_memlock() -> Option<u64> {
     (limit != RLIM_INFINITY).then_some(limit)
 }
 
-/// Says why the device node `path` could not be opened; `root` is where the host's `/sys` and
-/// `/proc` are.
-pub fn explain_device(root: &Path, path: &Path, error: gzvm::Error) -> PreflightError {
-    let why = match error.errno() {
-        libc::ENOENT | libc::ENXIO | libc::ENODEV => missing(root).to_owned(),
-        _ => error.to_string(),
-    };
-    PreflightError::Device { path: path.to_owned(), why }
-}
-
-fn missing(root: &Path) -> &'static str {
-    match (root.join("sys/module/gzvm").is_dir(), has_hypervisor_node(root)) {
-        (_, false) => {
-            "this machine has no GenieZone hypervisor (no mediatek,geniezone in its device tree): \
-             boot it under one (in QEMU: virtualization=on and the reference hypervisor)"
-        }
-        (false, true) => "the driver is not loaded: load it (modprobe gzvm, or insmod gzvm.ko)",
-        (true, true) => {
-            "the driver is loaded but did not find the hypervisor: see what it said (dmesg)"
-        }
-    }
-}
-
-/// Whether a child of the device tree's root, or one level below (`/firmware/...`), is the
-/// hypervisor.
-fn has_hypervisor_node(root: &Path) -> bool {
-    let children = |path: &Path| -> Vec<PathBuf> {
-        let entries = fs::read_dir(path).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
-    };
-    let top = children(&root.join("proc/device-tree"));
-    top.iter().any(|node| is_hypervisor(node))
-        || top.iter().any(|node| children(node).iter().any(|child| is_hypervisor(child)))
-}
-
-fn is_hypervisor(node: &Path) -> bool {
-    let compatible = fs::read(node.join("compatible")).unwrap_or_default();
-    compatible.split(|&b| b == 0).any(|s| COMPATIBLE.iter().any(|c| c.as_bytes() == s))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gzvm::Gzvm;
-
-    fn why(root: &Path) -> String {
-        let path = root.join("dev/gzvm");
-        let error = Gzvm::open_at(&path).unwrap_err();
-        explain_device(root, &path, error).to_string()
-    }
-
-    #[test]
-    fn absences_are_told_apart() {
-        let root = tempfile::tempdir().unwrap();
-        let none = why(root.path());
-        assert!(none.contains("no GenieZone hypervisor"), "{none}");
-        let node = root.path().join("proc/device-tree/firmware/hypervisor");
-        fs::create_dir_all(&node).unwrap();
-        fs::write(node.join("compatible"), b"mediatek,geniezone\0").unwrap();
-        assert!(why(root.path()).contains("modprobe"));
-        fs::create_dir_all(root.path().join("sys/module/gzvm")).unwrap();
-        assert!(why(root.path()).contains("dmesg"));
-    }
 
     #[test]
     fn too_little_memory_says_how_much() {
