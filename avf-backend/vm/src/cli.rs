@@ -11,24 +11,27 @@ use std::path::PathBuf;
 pub enum Opt {
     /// Runs a VM that a JSON file describes
     Run(Box<RunArgs>),
-    /// Compares a guest's clock with the host's, at the same counter value
-    Clock(ClockArgs),
+    /// Says whether a feature of AVF is there
+    CheckFeatureEnabled {
+        /// Name of the feature
+        feature: String,
+    },
+    /// Unsupported: app VMs are Android's
+    RunApp(Ignored),
+    /// Unsupported: app VMs are Android's
+    RunMicrodroid(Ignored),
+    /// Unsupported: only app VMs read idsig files
+    CreateIdsig(Ignored),
+    #[command(flatten)]
+    Ctl(gzvm_ctl::Command),
 }
 
-/// `vm clock`.
+/// Whatever AVF takes there.
 #[derive(Debug, Args)]
-pub struct ClockArgs {
-    /// vsock context id of the VM, as `vm run` prints it
-    #[arg(value_name = "CID")]
-    pub cid: u32,
-
-    /// Set the guest's clock to the host's first
-    #[arg(long)]
-    pub resync: bool,
-
-    /// Do so now, and whenever the host's clock is set or the host returns from suspend
-    #[arg(long, conflicts_with = "resync")]
-    pub watch: bool,
+#[command(disable_help_flag = true)]
+pub struct Ignored {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    ignored: Vec<std::ffi::OsString>,
 }
 
 /// `vm run`.
@@ -187,16 +190,17 @@ mod tests {
     }
 
     #[test]
-    fn clocks() {
-        let clock = |args: &[&str]| match Opt::try_parse_from([&["vm", "clock"], args].concat()) {
-            Ok(Opt::Clock(args)) => Some((args.cid, args.resync, args.watch)),
-            _ => None,
-        };
-        assert_eq!(clock(&["2048"]), Some((2048, false, false)));
-        assert_eq!(clock(&["--resync", "5"]), Some((5, true, false)));
-        assert_eq!(clock(&["5", "--watch"]), Some((5, false, true)));
-        assert_eq!(clock(&["5", "--watch", "--resync"]), None);
-        assert_eq!(clock(&[]), None);
+    fn app_vms_are_refused_whatever_they_are_given() {
+        for line in [
+            "run-app a.apk a.idsig i.img -p --payload-binary-name x --mem 5",
+            "run-microdroid --os microdroid_gki -h",
+            "create-idsig a b",
+        ] {
+            let words = ["vm"].into_iter().chain(line.split(' '));
+            let opt = Opt::try_parse_from(words).unwrap();
+            let app = matches!(opt, Opt::RunApp(_) | Opt::RunMicrodroid(_) | Opt::CreateIdsig(_));
+            assert!(app, "{opt:?}");
+        }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! do not have it.
 #![forbid(unsafe_code)]
 
+mod app;
 mod argv;
 mod cli;
-mod clock;
 mod config;
 mod death;
 mod launch;
@@ -17,17 +17,16 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let logger = env_logger::Env::default().default_filter_or("warn");
-    env_logger::Builder::from_env(logger).format_timestamp(None).init();
-    let result = match cli::Opt::parse() {
-        cli::Opt::Run(args) => run::run(&args),
-        cli::Opt::Clock(args) => clock::clock(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("Error: {error:#}");
-            ExitCode::FAILURE
+    gzvm_logging::init("vm", "warn");
+    gzvm_ctl::status(match cli::Opt::parse() {
+        cli::Opt::Run(args) => run::run(&args).map(|()| ExitCode::SUCCESS),
+        cli::Opt::CheckFeatureEnabled { feature } => {
+            println!("{}", app::feature(&feature));
+            Ok(ExitCode::SUCCESS)
         }
-    }
+        cli::Opt::RunApp(_) => Err(app::unsupported("run-app")),
+        cli::Opt::RunMicrodroid(_) => Err(app::unsupported("run-microdroid")),
+        cli::Opt::CreateIdsig(_) => Err(app::unsupported_idsig()),
+        cli::Opt::Ctl(command) => command.run(),
+    })
 }

@@ -96,7 +96,7 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
 }
 
 /// Packages with programs for the host.
-const USERLAND: &[&str] = &["gzvm-demo", "gzvm-vmm", "vm"];
+const USERLAND: &[&str] = &["gzvm-demo", "gzvm-ctl", "gzvm-vmm", "vm"];
 /// Packages with tests that run in the machine.
 const DEVICE_TESTS: &[&str] = &["gzvm-device-test", "gzvm-vmm-test"];
 /// The test program that leaves the host's kernel for another, and its directory: for a boot alone.
