@@ -7,19 +7,9 @@ use anyhow::{anyhow, Error};
 /// What to do in place of starting an app VM.
 const INSTEAD: &str = "app VMs run Microdroid, which is a part of Android: describe a kernel in a \
     JSON file and start it with `vm run`; on a phone, use Android's own vm";
-/// What to do in place of making an idsig.
-const IDSIG_INSTEAD: &str =
-    "only app VMs read idsig files: make it with Android's own vm, or with \
-    `apksigner sign --v4-signing-enabled`";
-
 /// Why `run-app` and `run-microdroid` do nothing.
 pub fn unsupported(subcommand: &str) -> Error {
     anyhow!("unsupported: {subcommand}: {INSTEAD}")
-}
-
-/// Why `create-idsig` does nothing.
-pub fn unsupported_idsig() -> Error {
-    anyhow!("unsupported: create-idsig: {IDSIG_INSTEAD}")
 }
 
 /// AVF's words on a feature. They are choices of Android's build, so none is here.

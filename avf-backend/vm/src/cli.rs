@@ -20,8 +20,13 @@ pub enum Opt {
     RunApp(Ignored),
     /// Unsupported: app VMs are Android's
     RunMicrodroid(Ignored),
-    /// Unsupported: only app VMs read idsig files
-    CreateIdsig(Ignored),
+    /// Makes the APK Signature Scheme v4 file of an APK
+    CreateIdsig {
+        /// The APK
+        apk: PathBuf,
+        /// The file to make; one that exists is replaced
+        path: PathBuf,
+    },
     #[command(flatten)]
     Ctl(gzvm_ctl::Command),
 }
@@ -194,11 +199,10 @@ mod tests {
         for line in [
             "run-app a.apk a.idsig i.img -p --payload-binary-name x --mem 5",
             "run-microdroid --os microdroid_gki -h",
-            "create-idsig a b",
         ] {
             let words = ["vm"].into_iter().chain(line.split(' '));
             let opt = Opt::try_parse_from(words).unwrap();
-            let app = matches!(opt, Opt::RunApp(_) | Opt::RunMicrodroid(_) | Opt::CreateIdsig(_));
+            let app = matches!(opt, Opt::RunApp(_) | Opt::RunMicrodroid(_));
             assert!(app, "{opt:?}");
         }
     }

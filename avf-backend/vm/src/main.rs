@@ -8,6 +8,7 @@ mod argv;
 mod cli;
 mod config;
 mod death;
+mod idsig;
 mod launch;
 mod partitions;
 mod props;
@@ -26,7 +27,9 @@ fn main() -> ExitCode {
         }
         cli::Opt::RunApp(_) => Err(app::unsupported("run-app")),
         cli::Opt::RunMicrodroid(_) => Err(app::unsupported("run-microdroid")),
-        cli::Opt::CreateIdsig(_) => Err(app::unsupported_idsig()),
+        cli::Opt::CreateIdsig { apk, path } => {
+            idsig::create(&apk, &path).map(|()| ExitCode::SUCCESS)
+        }
         cli::Opt::Ctl(command) => command.run(),
     })
 }

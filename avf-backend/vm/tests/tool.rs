@@ -38,7 +38,16 @@ fn what_is_unsupported_says_what_to_do_instead() {
         assert!(error.contains(&format!("unsupported: {}: ", args[0])), "{error}");
         assert!(error.contains("`vm run`"), "{error}");
     }
-    assert!(error(&["create-idsig", "a.apk", "b"]).contains("apksigner"));
+}
+
+#[test]
+fn idsig_files_are_for_apks() {
+    let dir = tempfile::tempdir().unwrap();
+    let idsig = dir.path().join("x.idsig");
+    let not_an_apk = env!("CARGO_BIN_EXE_vm");
+    let error = error(&["create-idsig", not_an_apk, idsig.to_str().unwrap()]);
+    assert!(error.contains(not_an_apk) && error.contains("not an APK"), "{error}");
+    assert!(!idsig.exists());
 }
 
 #[test]
