@@ -85,8 +85,8 @@ impl Abandoned {
 pub(crate) struct Backing {
     records: RBTree<Gfn, Record>,
     count: usize,
-    /// Pages of mapping calls that failed and could not be undone. A failed call may have mapped some
-    /// of them, so they stay pinned until the VM is gone.
+    /// Pages of mapping calls that failed and could not be undone. A failed call may have mapped
+    /// some of them, so they stay pinned until the VM is gone.
     abandoned: Option<KBox<Abandoned>>,
     pages: u64,
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Typed hypercalls. What the hypervisor answers is checked here, at the border; what it is given by
-//! physical address is borrowed from its owner.
+//! Typed hypercalls. What the hypervisor answers is checked here, at the border; what it is given
+//! by physical address is borrowed from its owner.
 
 use crate::{
     abi::{

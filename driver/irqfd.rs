@@ -2,11 +2,11 @@
 
 //! Eventfds that inject interrupts.
 //!
-//! An injection is a pulse. With a resample eventfd the interrupt is level-triggered for the VMM: when
-//! the guest has ended it, the resample eventfd is signalled, and the VMM signals again if its device
-//! still wants attention. With extension IRQ_KIND the line is high from the injection to the end,
-//! which the hypervisor reports. Without it nobody knows the end: the injection is a pulse, and the
-//! resample eventfd is signalled at the next exit, when the guest has had its chance.
+//! An injection is a pulse. With a resample eventfd the interrupt is level-triggered for the VMM:
+//! when the guest has ended it, the resample eventfd is signalled, and the VMM signals again if its
+//! device still wants attention. With extension IRQ_KIND the line is high from the injection to the
+//! end, which the hypervisor reports. Without it nobody knows the end: the injection is a pulse,
+//! and the resample eventfd is signalled at the next exit, when the guest has had its chance.
 
 use crate::{
     abi::uapi,
@@ -149,8 +149,8 @@ impl Irqfds {
         Ok(())
     }
 
-    /// The guest has ended an interrupt: its line falls, and who drives it is asked whether it is to
-    /// rise again.
+    /// The guest has ended an interrupt: its line falls, and who drives it is asked whether it is
+    /// to rise again.
     pub(crate) fn ended(&self, machine: &Machine, spi: u16) {
         // In this order: an answer that comes at once must not be undone.
         let _ = machine.inject(&Call::reported(spi, false));

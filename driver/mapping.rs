@@ -3,8 +3,8 @@
 //! Mapping pinned pages into a guest, by the way of paging that the hypervisor chose.
 //!
 //! One call to pin, then as few hypercalls as the batch allows. All memory that is needed is
-//! allocated before the hypercall: what is mapped is always recorded, and pages of a failed hypercall
-//! are unmapped again or stay pinned.
+//! allocated before the hypercall: what is mapped is always recorded, and pages of a failed
+//! hypercall are unmapped again or stay pinned.
 
 use crate::{
     abi::{
@@ -56,7 +56,8 @@ struct Prepared {
 }
 
 impl Pages {
-    /// Pins and maps a range of a slot of which nothing is backed, and which the caller has claimed.
+    /// Pins and maps a range of a slot of which nothing is backed, and which the caller has
+    /// claimed.
     pub(crate) fn map(&self, slot: &Slot, range: PageRange, paging: Paging) -> Result {
         let address = crate::uio::address(slot.hva_of(range.start()))?;
         let mut pages = self.owner.pin(address, usize::try_from(range.pages())?)?;
@@ -96,7 +97,8 @@ impl Pages {
     }
 
     /// Maps the page of an existing record once more: the guest faulted although it was mapped, so
-    /// either another vCPU was faster or the page was given back meanwhile. The caller has claimed it.
+    /// either another vCPU was faster or the page was given back meanwhile. The caller has claimed
+    /// it.
     pub(crate) fn map_again(&self, slot: &Slot, gfn: Gfn, run: &Run) -> Result {
         let pfn = run.pfn_of(gfn).ok_or(EFAULT)?;
         match self.paging {

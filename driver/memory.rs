@@ -3,8 +3,8 @@
 //! A VM's memory as user space and the guest see it: slots, faults, and what the guest gives back.
 //!
 //! Lock order: `changes`, then a claim, then `slots`, then those of `pages`. No lock is held across
-//! pinning or a hypercall, but `changes` (slot ioctls only), the mailbox's own, and the records' while
-//! the VM is destroyed, when nobody else is left.
+//! pinning or a hypercall, but `changes` (slot ioctls only), the mailbox's own, and the records'
+//! while the VM is destroyed, when nobody else is left.
 
 use crate::{
     abi::{
@@ -149,8 +149,8 @@ impl Memory {
         Err(Refusal::new(Errno::Fault, why).into())
     }
 
-    /// Removes a region that could not become a slot, where the hypervisor can: else it remembers the
-    /// region until the VM ends.
+    /// Removes a region that could not become a slot, where the hypervisor can: else it remembers
+    /// the region until the VM ends.
     fn unregister(&self, slot: &Slot) {
         if self.pages.gzvm().features.has(ext::UNMAP) {
             // It may never have been registered.
@@ -250,8 +250,8 @@ impl Memory {
         pages.map(&slot, range, pages.paging)
     }
 
-    /// GET_RANGE_STATE. Faults may change the state at any time; what is unpinned stays so while the
-    /// guest does not touch it.
+    /// GET_RANGE_STATE. Faults may change the state at any time; what is unpinned stays so while
+    /// the guest does not touch it.
     pub(crate) fn range_state(&self, argument: &RangeState) -> Result<RangeState> {
         if !self.pages.gzvm().features.has(ext::RANGE_STATE) {
             let why = "the hypervisor cannot tell the state of memory";

@@ -2,8 +2,8 @@
 
 //! A VM in the hypervisor with the pages that it was given, and who works on which of them.
 //!
-//! Lock order: a claim, then one of `claims`, `backing`, the mailbox. While pages are pinned or memory
-//! is allocated, nothing but a claim is held.
+//! Lock order: a claim, then one of `claims`, `backing`, the mailbox. While pages are pinned or
+//! memory is allocated, nothing but a claim is held.
 
 use crate::{
     backing::Backing,

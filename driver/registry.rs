@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VMs that exist in the hypervisor, and their end: by a drop, or because the machine goes down.
+//! The VMs that exist in the hypervisor, and their end: by a drop, or because the machine goes
+//! down.
 //!
-//! Another kernel must find all memory its own, so VMs do not outlive this one, even with their files
-//! open: no vCPU enters the guest any more, those inside come out, and the VMs are destroyed.
+//! Another kernel must find all memory its own, so VMs do not outlive this one, even with their
+//! files open: no vCPU enters the guest any more, those inside come out, and the VMs are destroyed.
 
 #[cfg(CONFIG_PM_SLEEP)]
 use crate::kx::notifier::{
@@ -116,8 +117,8 @@ impl Vm {
 
     /// Lets a vCPU into the guest; -ESHUTDOWN if the machine goes down.
     pub(crate) fn enter(&self) -> Result<Stay<'_>> {
-        // Counted before the look at `closed`, which is set before the look at the count: one of the
-        // two sees the other.
+        // Counted before the look at `closed`, which is set before the look at the count: one of
+        // the two sees the other.
         self.inside.fetch_add(1, Full);
         let stay = Stay(self);
         if self.closed.load(Acquire) {

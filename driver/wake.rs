@@ -2,9 +2,10 @@
 
 //! Vcpus that sleep in the host, and who wakes them.
 //!
-//! The rule that loses no wake-up: a vCPU clears its kick before it enters the guest and sleeps only
-//! while there is none; whoever changes something first changes it and kicks afterwards. Then either
-//! the guest was entered after the change and sees it, or the kick is found before the sleep.
+//! The rule that loses no wake-up: a vCPU clears its kick before it enters the guest and sleeps
+//! only while there is none; whoever changes something first changes it and kicks afterwards. Then
+//! either the guest was entered after the change and sees it, or the kick is found before the
+//! sleep.
 
 use crate::model::ticks;
 use kernel::{
@@ -89,8 +90,8 @@ impl Waker {
         };
         let mut kicked = self.kicked.lock();
         while !*kicked {
-            // Freezing the task interrupts the wait, too: it freezes on its way to user space, where
-            // it holds no lock.
+            // Freezing the task interrupts the wait, too: it freezes on its way to user space,
+            // where it holds no lock.
             if self.changed.wait_interruptible(&mut kicked) {
                 break;
             }

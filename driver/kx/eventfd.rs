@@ -25,8 +25,8 @@ unsafe impl Send for EventFd {}
 unsafe impl Sync for EventFd {}
 
 impl EventFd {
-    /// The eventfd behind a descriptor of the current process: -EBADF, or -EINVAL if it is something
-    /// else.
+    /// The eventfd behind a descriptor of the current process: -EBADF, or -EINVAL if it is
+    /// something else.
     pub(crate) fn from_fd(fd: i32) -> Result<Self> {
         // SAFETY: The function has no requirements.
         let ctx = from_err_ptr(unsafe { bindings::eventfd_ctx_fdget(fd) })

@@ -69,8 +69,9 @@ impl PinOwner {
             let flags = bindings::FOLL_WRITE | bindings::FOLL_LONGTERM;
             let start = address + done * kernel::page::PAGE_SIZE;
             let spare = pinned.pages.spare_capacity_mut();
-            // SAFETY: `spare` has room for `count - done` pointers, because the capacity is at least
-            // `count`. The pages are those of `current->mm`, which was checked to be the owner.
+            // SAFETY: `spare` has room for `count - done` pointers, because the capacity is at
+            // least `count`. The pages are those of `current->mm`, which was checked to be the
+            // owner.
             let result = unsafe {
                 bindings::pin_user_pages_fast(start, rest, flags, spare.as_mut_ptr().cast())
             };
@@ -140,7 +141,8 @@ impl PinnedPages {
         self.pages.get(self.taken..).unwrap_or(&[]).iter().map(pfn)
     }
 
-    /// Runs of consecutive frames among the first `max` pages that are left: first frame and length.
+    /// Runs of consecutive frames among the first `max` pages that are left: first frame and
+    /// length.
     pub(crate) fn runs(&self, max: usize) -> impl Iterator<Item = (u64, usize)> + '_ {
         let mut pfns = self.pfns().take(max).peekable();
         core::iter::from_fn(move || {
@@ -226,7 +228,8 @@ impl PinnedRange {
         Ok(())
     }
 
-    /// Cuts the range after `count` pages, at least one: this value keeps those, the rest is returned.
+    /// Cuts the range after `count` pages, at least one: this value keeps those, the rest is
+    /// returned.
     pub(crate) fn split_off(&mut self, count: usize) -> Option<Self> {
         let rest = self.count().checked_sub(count).filter(|rest| *rest > 0)?;
         // SAFETY: `count` is below the number of pages, and descriptors of consecutive frames in

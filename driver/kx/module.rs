@@ -2,8 +2,8 @@
 
 //! A module with one platform driver and a value that all its probes share.
 //!
-//! The value outlives an unbinding of the device, so that binding it again finds what is still in use
-//! by open files; it goes with the module.
+//! The value outlives an unbinding of the device, so that binding it again finds what is still in
+//! use by open files; it goes with the module.
 
 use crate::device::{
     Gzvm,
@@ -54,7 +54,8 @@ pub(crate) struct PlatformModule {
 
 impl kernel::InPlaceModule for PlatformModule {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        // SAFETY: The kernel calls this once, when the module is loaded, before anything else of it.
+        // SAFETY: The kernel calls this once, when the module is loaded, before anything else of
+        // it.
         unsafe { SHARED.init() };
         try_pin_init!(Self {
             forget: Forget,

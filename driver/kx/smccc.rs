@@ -8,8 +8,8 @@ use kernel::bindings;
 
 /// Calls the hypervisor: x0 to x7 in, x0 to x3 out.
 ///
-/// The hypervisor may use memory that an argument names; whoever passes a physical address owns that
-/// memory for as long as the hypervisor may use it.
+/// The hypervisor may use memory that an argument names; whoever passes a physical address owns
+/// that memory for as long as the hypervisor may use it.
 pub(crate) fn hvc(args: [u64; 8]) -> [u64; 4] {
     let [a0, a1, a2, a3, a4, a5, a6, a7] = args.map(|arg| arg as usize);
     let mut result = bindings::arm_smccc_res::default();

@@ -111,8 +111,8 @@ pub enum Enable {
     FirmwareSize,
 }
 
-/// Decides on ENABLE_CAP. Capabilities between driver and hypervisor stay there: one of them carries
-/// a host physical address.
+/// Decides on ENABLE_CAP. Capabilities between driver and hypervisor stay there: one of them
+/// carries a host physical address.
 pub fn enable(request: &uapi::EnableCap, limits: &Limits) -> Result<Enable> {
     match request.cap {
         cap::ENABLE_IDLE => Ok(Enable::Nothing),

@@ -94,8 +94,8 @@ impl Call {
         Self { vcpu: VcpuId::BOOT, number: spi, high, kind: ext::IRQ_KIND_SPI_LEVEL | end }
     }
 
-    /// What carries a request to a hypervisor with or without extension IRQ_KIND. Without it, it would
-    /// take a private interrupt's number for a shared one's, and a level for a pulse.
+    /// What carries a request to a hypervisor with or without extension IRQ_KIND. Without it, it
+    /// would take a private interrupt's number for a shared one's, and a level for a pulse.
     pub fn new(request: &Request, high: bool, kinds: bool) -> Result<Self> {
         match request.line {
             Line::Spi(number) if kinds && request.level => {

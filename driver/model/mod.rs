@@ -10,7 +10,8 @@
 //! | [`slots`] | which memory slots may exist side by side |
 //! | [`claims`], [`fault`], [`pins`] | which pages a fault brings in, and when they may go |
 //! | [`exit`] | what each exit of a vCPU means |
-//! | [`irq`], [`irqfd`], [`ioeventfd`], [`device`], [`reg`], [`range_state`] | what the ioctls of these names ask for |
+//! | [`irq`], [`irqfd`], [`ioeventfd`], [`device`] | what the ioctls of these names ask for |
+//! | [`reg`], [`range_state`] | likewise |
 //! | [`ptp`], [`ticks`] | guest time |
 //! | [`destroy`], [`unmap`] | how long destroying a VM or unmapping its pages may take |
 

@@ -28,8 +28,8 @@ pub struct Run {
 assert_layout!(Run, size 264, exit_reason at 0, immediate_exit at 4, padding1 at 5, payload at 8);
 
 /// A member of the run structure's union.
-// By path: with zerocopy's feature `derive`, which another crate may turn on, an import would bring in
-// the derive macros of the same names a second time.
+// By path: with zerocopy's feature `derive`, which another crate may turn on, an import would bring
+// in the derive macros of the same names a second time.
 pub trait Payload: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable + Copy {}
 
 impl Run {

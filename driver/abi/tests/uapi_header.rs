@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-//! The C header for user space says what this crate says, no more and no less: a C compiler compares
-//! all numbers, sizes and offsets, and no name is in one of the two only.
+//! The C header for user space says what this crate says, no more and no less: a C compiler
+//! compares all numbers, sizes and offsets, and no name is in one of the two only.
 
 use std::collections::BTreeSet;
 use std::io::Write;

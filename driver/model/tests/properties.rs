@@ -39,8 +39,8 @@ fn range() -> impl Strategy<Value = PageRange> {
 }
 
 proptest! {
-    /// Whatever is asked of the slots, no two overlap, numbers are unique, and a look-up finds what a
-    /// search through all of them finds.
+    /// Whatever is asked of the slots, no two overlap, numbers are unique, and a look-up finds what
+    /// a search through all of them finds.
     #[test]
     fn slots_stay_disjoint_and_findable(
         steps in proptest::collection::vec((0u32..40, range(), any::<bool>()), 1..200),
@@ -237,7 +237,8 @@ proptest! {
         prop_assert!((1..=caps::VCPU_CAP).contains(&limits.vcpus) && (32..=52).contains(&limits.ipa_bits));
     }
 
-    /// Ticks convert exactly, rounded up, for any frequency; only what is longer than the limit is cut.
+    /// Ticks convert exactly, rounded up, for any frequency; only what is longer than the limit is
+    /// cut.
     #[test]
     fn ticks_convert_exactly(count in any::<u64>(), hz in 1u32..=2_000_000_000) {
         let exact = (u128::from(count) * 1_000_000_000).div_ceil(u128::from(hz));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: ((GPL-2.0 WITH Linux-syscall-note) OR Apache-2.0) */
 /*
- * Virtual machines under the GenieZone hypervisor: ioctls of /dev/gzvm, of VM files and of vCPU files.
+ * Virtual machines under the GenieZone hypervisor: ioctls of /dev/gzvm, of VM files and of vCPU
+ * files.
  *
  * Documentation/virt/geniezone/api.rst says what each of them does. The numbers are those of
  * version 13 of the driver as it was posted, wrong directions included: clients were compiled
@@ -38,7 +39,10 @@
 #define GZVM_CAP_VM_GPA_SIZE		0xa5
 /* Bits of GZVM_EXT_*; with 0 the hypervisor has no extension. */
 #define GZVM_CAP_EXTENSIONS		0x92f0
-/* vCPUs per VM in bits 15:0, SPIs in 31:16 (0: not known), address bits in 39:32, protected VMs: bit 40. */
+/*
+ * vCPUs per VM in bits 15:0, SPIs in 31:16 (0: not known), address bits in 39:32, protected VMs:
+ * bit 40.
+ */
 #define GZVM_CAP_LIMITS			0x92f1
 /* Also of GZVM_ENABLE_CAP; args[0] is one of GZVM_CAP_PVM_*. */
 #define GZVM_CAP_PROTECTED_VM		0xffbadab1
@@ -201,7 +205,7 @@ struct gzvm_range_state {
 
 struct gzvm_exit_mmio {
 	__u64 phys_addr;
-	__u8 data[8];			/* little-endian; of a read: filled in before the next RUN */
+	__u8 data[8];			/* little-endian; for a read: set before the next RUN */
 	__u64 size;			/* 1, 2, 4 or 8 */
 	__u32 reg_nr;			/* the hypervisor's */
 	__u8 is_write;
