@@ -10,7 +10,7 @@ CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 XTASK = @tests/harness/bootstrap.sh && export MAKEFLAGS= MAKELEVEL= && \
 	{ [ -d target/debug ] || $(CARGO) build --package xtask; } && $(CARGO) xtask
 
-.PHONY: help run shell test test-host test-debug test-mutations build clean
+.PHONY: help run shell test test-host test-debug test-mutations patches docs build clean
 
 help:
 	@echo "make run             boot the demo: protected VMs on the reference hypervisor, in QEMU"
@@ -19,6 +19,8 @@ help:
 	@echo "make test-host       the part of them that needs neither QEMU nor a kernel"
 	@echo "make test-debug      the device tests on a kernel with KASAN and kmemleak (built once, as long as the first)"
 	@echo "make test-mutations  break the driver on purpose, and see that the tests notice"
+	@echo "make patches         the driver as patches for the kernel's mailing lists, checked"
+	@echo "make docs            the book in docs/ as web pages (needs mdbook: cargo install mdbook)"
 	@echo "make build           build everything that a boot needs"
 	@echo "make clean           remove what was built (the cached kernel stays: cargo xtask clean --cache)"
 	@echo
@@ -41,6 +43,13 @@ test-debug:
 
 test-mutations:
 	$(XTASK) mutations
+
+patches:
+	$(XTASK) patches
+
+docs:
+	@command -v mdbook >/dev/null || { echo "mdbook is missing: cargo install mdbook --locked" >&2; exit 1; }
+	mdbook build
 
 build:
 	$(XTASK) build

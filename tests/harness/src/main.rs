@@ -2,6 +2,7 @@
 //! Builds everything, runs QEMU, runs the tests, reports.
 
 mod apt;
+mod book;
 mod boot;
 mod cache;
 mod cargo;
@@ -17,11 +18,13 @@ mod machine_tests;
 mod module;
 mod mutations;
 mod parts;
+mod patches;
 mod process;
 mod project;
 mod qemu;
 mod report;
 mod sections;
+mod sepolicy;
 mod soong;
 mod source;
 mod toolchain;
@@ -92,6 +95,8 @@ enum Task {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Make the patches for the kernel's mailing lists, and check them
+    Patches,
     /// Compare how C and Rust lay the kernel's structures out
     Layout,
     /// Remove what was built; the cache too when asked
@@ -152,6 +157,7 @@ fn task(project: &Project, task: Task) -> Result<ExitCode> {
             let kernel = kernel::build(project, &Fetcher::new(project), Variant::Usual)?;
             layout::check(project, &kernel)?;
         }
+        Task::Patches => patches::make(project)?,
         Task::Clean { cache } => clean(project, cache)?,
     }
     Ok(ExitCode::SUCCESS)

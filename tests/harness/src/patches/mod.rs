@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The driver as patches for the kernel's mailing lists: made from `driver/`, checked by the kernel's own
+//! `checkpatch.pl`, applied to a clean tree and built there.
+
+mod binding;
+mod intree;
+mod series;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, Context, Result};
+
+use self::series::Patch;
+use crate::fetch::Fetcher;
+use crate::kernel::{self, Variant};
+use crate::process;
+use crate::project::Project;
+use crate::source;
+
+/// The word that stands for whoever makes the series.
+const MAINTAINER: &str = "MAINTAINER";
+/// The title of our entry in MAINTAINERS.
+const ENTRY: &str = "GENIEZONE HYPERVISOR DRIVER";
+
+/// Makes the series below `target/gzvm/patches` and checks it.
+///
+/// # Errors
+///
+/// When it cannot be made, or does not pass a check.
+pub fn make(project: &Project) -> Result<()> {
+    let fetcher = Fetcher::new(project);
+    let kernel = kernel::build(project, &fetcher, Variant::Usual)?;
+    let tree = match kernel::users_tree()? {
+        Some(tree) => tree,
+        None => fetcher.kernel_source()?.dir,
+    };
+    let work = Work::new(project, &tree)?;
+    let written = work.series()?;
+    work.checkpatch(&written)?;
+    work.maintained(&written)?;
+    binding::check(project, &tree, &work.repository)?;
+    work.applies(&written)?;
+    intree::build(project, &kernel, &tree, &work.repository)?;
+    for patch in &written {
+        println!("{}", patch.display());
+    }
+    Ok(())
+}
+
+/// Where the series is made: a repository with just those files of the kernel that it edits.
+struct Work<'a> {
+    project: &'a Project,
+    tree: PathBuf,
+    repository: PathBuf,
+    patches: Vec<Patch>,
+    identity: String,
+}
+
+impl<'a> Work<'a> {
+    fn new(project: &'a Project, tree: &Path) -> Result<Self> {
+        let repository = project.out().join("patches/tree");
+        for old in [&repository, &project.out().join("patches/git")] {
+            if old.exists() {
+                fs::remove_dir_all(old)?;
+            }
+        }
+        fs::create_dir_all(&repository)?;
+        let path = project.top.join("driver/upstream/series.txt");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let patches = series::parse(&text)?;
+        let config = |name: &str| -> Result<String> {
+            let mut git = Command::new("git");
+            git.current_dir(&project.top).args(["config", name]);
+            let value = process::output(&mut git)
+                .with_context(|| format!("Git has no {name}: whose patches are these?"))?;
+            Ok(value.trim().to_owned())
+        };
+        let identity = format!("{} <{}>", config("user.name")?, config("user.email")?);
+        Ok(Self { project, tree: tree.to_owned(), repository, patches, identity })
+    }
+
+    fn git(&self, args: &[&str]) -> Result<String> {
+        let (name, email) = self.identity.split_once(" <").context("no name in the identity")?;
+        let email = email.trim_end_matches('>');
+        let mut git = Command::new("git");
+        // Apart from the files: what the kernel calls itself would show that there is a repository.
+        git.env("GIT_DIR", self.project.out().join("patches/git"));
+        git.env("GIT_WORK_TREE", &self.repository).current_dir(&self.repository).args(args);
+        for who in ["AUTHOR", "COMMITTER"] {
+            git.env(format!("GIT_{who}_NAME"), name).env(format!("GIT_{who}_EMAIL"), email);
+        }
+        process::output(&mut git)
+    }
+
+    /// One commit for each patch, then one mail for each commit and the cover letter.
+    fn series(&self) -> Result<Vec<PathBuf>> {
+        self.git(&["init", "--quiet"])?;
+        for edit in self.patches.iter().flat_map(|patch| &patch.edits) {
+            let text = fs::read_to_string(self.tree.join(&edit.path))
+                .with_context(|| format!("the kernel has no {}", edit.path))?;
+            write(&self.repository.join(&edit.path), &text)?;
+        }
+        self.commit("Linux")?;
+        let sources = source::all(&self.project.top)?;
+        let files = sources.iter().filter_map(|source| source.path.strip_prefix("driver/"));
+        let files: Vec<_> = files.map(str::to_owned).collect();
+        let assigned = series::assign(&self.patches, &files)?;
+        for (patch, files) in self.patches.iter().zip(assigned) {
+            self.lay(patch, &files)?;
+            let message = format!("{}\n\n{}", patch.subject, patch.message);
+            self.commit(&message)?;
+        }
+        self.mails()
+    }
+
+    fn lay(&self, patch: &Patch, files: &[&str]) -> Result<()> {
+        for file in files {
+            let Some(home) = series::home(file) else { continue };
+            let text = fs::read_to_string(self.project.top.join("driver").join(file))?;
+            write(&self.repository.join(home), &text.replace(MAINTAINER, &self.identity))?;
+        }
+        for edit in &patch.edits {
+            let path = self.repository.join(&edit.path);
+            let text = edit.apply(&fs::read_to_string(&path)?)?;
+            write(&path, &text.replace(MAINTAINER, &self.identity))?;
+        }
+        Ok(())
+    }
+
+    fn commit(&self, message: &str) -> Result<()> {
+        self.git(&["add", "--all", "--force"])?;
+        self.git(&["commit", "--quiet", "--signoff", "--message", message])?;
+        Ok(())
+    }
+
+    fn mails(&self) -> Result<Vec<PathBuf>> {
+        let dir = self.project.out().join("patches/series");
+        if dir.exists() {
+            fs::remove_dir_all(&dir)?;
+        }
+        let count = format!("-{}", self.patches.len());
+        let out = dir.to_string_lossy().into_owned();
+        let args = ["format-patch", "--quiet", "--cover-letter", "--no-base", &count, "-o", &out];
+        self.git(&args)?;
+        let mut mails: Vec<_> =
+            fs::read_dir(&dir)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+        mails.sort();
+        self.cover(mails.first().context("no cover letter")?)?;
+        Ok(mails)
+    }
+
+    /// Puts our text into Git's cover letter: subject in the first line, then the body.
+    fn cover(&self, mail: &Path) -> Result<()> {
+        let ours = fs::read_to_string(self.project.top.join("driver/upstream/cover.txt"))?;
+        let (subject, body) = ours.split_once("\n\n").context("cover.txt is one paragraph")?;
+        let text = fs::read_to_string(mail)?;
+        let text = text.replace("*** SUBJECT HERE ***", subject);
+        fs::write(mail, text.replace("*** BLURB HERE ***", body.trim()))?;
+        Ok(())
+    }
+
+    /// The kernel's own check. That new files want an entry in MAINTAINERS is checked by
+    /// [`Work::maintained`]: checkpatch cannot know that an earlier patch has it.
+    fn checkpatch(&self, mails: &[PathBuf]) -> Result<()> {
+        let mut bad = Vec::new();
+        for mail in mails.iter().skip(1) {
+            let mut command = Command::new("perl");
+            command.arg(self.tree.join("scripts/checkpatch.pl"));
+            command.args(["--strict", "--no-summary", "--terse", "--ignore", "FILE_PATH_CHANGES"]);
+            command.arg("--root").arg(&self.tree).arg(mail).env("LC_ALL", "C");
+            let said = command.output().context("cannot run perl")?;
+            let said = String::from_utf8_lossy(&said.stdout).into_owned();
+            bad.extend(said.lines().filter(|line| is_complaint(line)).map(str::to_owned));
+        }
+        if !bad.is_empty() {
+            bail!("checkpatch.pl --strict:\n{}", bad.join("\n"));
+        }
+        eprintln!("patches     checkpatch.pl --strict: nothing in {} patches", mails.len() - 1);
+        Ok(())
+    }
+
+    /// Every file that the series adds is among those of our entry in MAINTAINERS.
+    fn maintained(&self, mails: &[PathBuf]) -> Result<()> {
+        let text = fs::read_to_string(self.repository.join("MAINTAINERS"))?;
+        let entry: Vec<_> = text
+            .lines()
+            .skip_while(|line| *line != ENTRY)
+            .take_while(|line| !line.is_empty())
+            .filter_map(|line| line.strip_prefix("F:\t"))
+            .collect();
+        let base = format!("HEAD~{}", mails.len() - 1);
+        let added = self.git(&["diff", "--name-only", "--diff-filter=A", &base, "HEAD"])?;
+        let lost = unmaintained(&entry, &added);
+        if !lost.is_empty() {
+            bail!("MAINTAINERS has no line for {}", lost.join(", "));
+        }
+        Ok(())
+    }
+
+    /// The mails apply to the clean tree: Git reads only the files that they touch.
+    fn applies(&self, mails: &[PathBuf]) -> Result<()> {
+        // The patches build on each other, so they are checked as one.
+        let all = self.project.out().join("patches/all.diff");
+        let base = format!("HEAD~{}", mails.len() - 1);
+        fs::write(&all, self.git(&["diff", &base, "HEAD"])?)?;
+        let mut check = Command::new("git");
+        check.current_dir(&self.tree).args(["apply", "--check"]).arg(&all);
+        process::output(&mut check).context("the series does not apply to the clean tree")?;
+        Ok(())
+    }
+}
+
+fn is_complaint(line: &str) -> bool {
+    [": ERROR:", ": WARNING:", ": CHECK:"].iter().any(|what| line.contains(what))
+}
+
+fn unmaintained<'a>(entry: &[&str], added: &'a str) -> Vec<&'a str> {
+    let covers = |file: &str| {
+        entry.iter().any(|line| file == *line || (line.ends_with('/') && file.starts_with(line)))
+    };
+    added.lines().filter(|file| !covers(file)).collect()
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_told_from_other_lines() {
+        assert!(is_complaint("0001-x.patch:12: WARNING: line length"));
+        assert!(is_complaint("0001-x.patch:12: CHECK: blank"));
+        assert!(!is_complaint("total: 0 errors, 0 warnings, 3 lines checked"));
+    }
+
+    #[test]
+    fn files_without_a_maintainer_are_named() {
+        let entry = ["drivers/virt/geniezone/", "include/uapi/linux/gzvm.h"];
+        let added = "drivers/virt/geniezone/Kbuild\ninclude/uapi/linux/gzvm.h\ninclude/x.h\n";
+        assert_eq!(unmaintained(&entry, added), ["include/x.h"]);
+    }
+}
