@@ -12,8 +12,8 @@ packages="$packages clang-22 lld-22 llvm-22 libclang-22-dev gcc libc6-dev gcc-aa
 packages="$packages make bc bison flex cpio kmod python3 libelf-dev libssl-dev xz-utils"
 # The machine.
 packages="$packages qemu-system-arm util-linux ca-certificates git"
-# What `make test` checks with: Android.bp files.
-packages="$packages blueprint-tools"
+# What `make test` checks with: Android.bp files, SELinux policies, device tree bindings.
+packages="$packages blueprint-tools m4 checkpolicy secilc setools python3-setools selinux-utils policycoreutils dt-schema device-tree-compiler"
 
 if ! command -v dpkg-query >/dev/null; then
     echo "This is not Debian. The build needs the equivalents of:" >&2

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::book;
 use crate::interrupt;
 use crate::libtest::{Case, Exit, Outcome, Parser};
 use crate::process;
 use crate::project::Project;
 use crate::report::{Results, Suite};
+use crate::sepolicy;
 use crate::soong;
 use crate::source;
 use crate::ui::Step;
@@ -45,7 +47,10 @@ fn form(project: &Project) -> Result<Suite> {
         ("docs/weaknesses.md is true", weaknesses::errors(&sources)),
     ];
     let mut cases = Vec::from(cases.map(|(name, errors)| case(name, &errors.join("\n"))));
+    let book = book::checks(&sources).map(|(name, errors)| case(name, &errors.join("\n")));
+    cases.extend(book);
     cases.extend(soong::cases(&project.top, &sources)?);
+    cases.extend(sepolicy::cases(project));
     Ok(suite("form", cases, String::new(), started.elapsed()))
 }
 
