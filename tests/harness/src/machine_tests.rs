@@ -10,6 +10,7 @@ use crate::kernel::Variant;
 use crate::layout;
 use crate::libtest::{Case, Outcome};
 use crate::parts::{self, Parts};
+use crate::patches;
 use crate::project::Project;
 use crate::qemu::Limits;
 use crate::report::{Results, Suite};
@@ -33,6 +34,7 @@ const KUNIT: &str = "kunit.enable=1 kunit.autorun=1 log_buf_len=1M";
 pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     let parts = parts::build(project, Variant::Usual)?;
     layout_suite(project, &parts, results);
+    results.add(patches::suite(project));
     let selftest = machine(&parts, true);
     boot_tests(project, &selftest, "selftest", "refhyp.selftest", SELFTEST_LIMITS, results)?;
     let strict = "refhyp.selftest refhyp.strict";
@@ -48,8 +50,10 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     boot_tests(project, &machine(&parts, true), "default", &default, DEVICE_LIMITS, results)?;
     let strict = format!("{device} refhyp.strict");
     boot_tests(project, &machine(&parts, false), "strict", &strict, DEVICE_LIMITS, results)?;
-    let kexec = format!("{device} gzvm.tests={}", parts::KEXEC);
-    boot_tests(project, &machine(&parts, true), parts::KEXEC, &kexec, DEVICE_LIMITS, results)?;
+    for program in parts::ALONE {
+        let words = format!("{device} gzvm.tests={program}");
+        boot_tests(project, &machine(&parts, true), program, &words, DEVICE_LIMITS, results)?;
+    }
     liars(project, &parts, results)?;
     // Pointer authentication and the other features that the usual CPU model lacks.
     let mut max = machine(&parts, true);
@@ -103,7 +107,7 @@ pub fn one(
 ) -> Result<()> {
     let parts = parts::build(project, variant)?;
     let mut words = one_suite(suite, filter);
-    if suite == parts::KEXEC {
+    if parts::ALONE.contains(&suite) {
         words += &format!(" gzvm.tests={suite}");
     }
     let name = if variant == Variant::Debug { "debug" } else { "default" };

@@ -14,6 +14,7 @@ use crate::initramfs::Archive;
 use crate::kernel::{self, Kernel, Variant};
 use crate::module;
 use crate::project::Project;
+use crate::sepolicy;
 use crate::toolchain::{self, Recipe};
 
 /// Where the host finds the guests' files.
@@ -80,13 +81,16 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
         install(project, &mut host, program, "usr/bin")?;
     }
     for program in tests.iter().filter(|program| program.is_test) {
-        let dir = if program.name == KEXEC { KEXEC } else { "tests" };
+        let dir = if ALONE.contains(&&*program.name) { &*program.name } else { "tests" };
         install(project, &mut host, program, &format!("usr/libexec/gzvm/{dir}"))?;
     }
     host.file(&format!("{GUESTS}/Image"), &guest_image)?;
     host.data(&format!("{GUESTS}/linux-initramfs.cpio.gz"), 0o644, guest.gzip()?);
     host.file(&format!("{GUESTS}/payload.bin"), &bare.payload)?;
     host.file(&format!("{GUESTS}/pvmfw.bin"), &bare.pvmfw)?;
+    if let Some(policy) = sepolicy::for_machine(project)? {
+        host.file("usr/share/gzvm/sepolicy", &policy)?;
+    }
     configs(project, &mut host)?;
     // Not compressed: the machine would take longer to unpack it than to read it.
     let initramfs = project.out().join(format!("host-initramfs{}.cpio", variant.suffix()));
@@ -99,8 +103,9 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
 const USERLAND: &[&str] = &["gzvm-demo", "gzvm-ctl", "gzvm-vmm", "vm"];
 /// Packages with tests that run in the machine.
 const DEVICE_TESTS: &[&str] = &["gzvm-device-test", "gzvm-vmm-test"];
-/// The test program that leaves the host's kernel for another, and its directory: for a boot alone.
-pub const KEXEC: &str = "kexec";
+/// Test programs after which the machine is another, and their directories: each has a boot alone. One leaves
+/// the host's kernel for another, one enforces a policy.
+pub const ALONE: [&str; 1] = ["kexec"];
 /// Packages with programs for the Linux guest.
 const GUEST_PROGRAMS: &[&str] = &["gzvm-clock", "gzvm-vmm-test"];
 

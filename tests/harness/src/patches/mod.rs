@@ -9,14 +9,17 @@ mod series;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
 
 use self::series::Patch;
 use crate::fetch::Fetcher;
 use crate::kernel::{self, Variant};
+use crate::libtest::{Case, Outcome};
 use crate::process;
 use crate::project::Project;
+use crate::report::Suite;
 use crate::source;
 
 /// The word that stands for whoever makes the series.
@@ -24,17 +27,37 @@ const MAINTAINER: &str = "MAINTAINER";
 /// The title of our entry in MAINTAINERS.
 const ENTRY: &str = "GENIEZONE HYPERVISOR DRIVER";
 
-/// Makes the series below `target/gzvm/patches` and checks it.
+/// Makes the series below `target/gzvm/patches`, checks it and builds it in tree.
 ///
 /// # Errors
 ///
 /// When it cannot be made, or does not pass a check.
 pub fn make(project: &Project) -> Result<()> {
-    let fetcher = Fetcher::new(project);
-    let kernel = kernel::build(project, &fetcher, Variant::Usual)?;
+    let kernel = kernel::build(project, &Fetcher::new(project), Variant::Usual)?;
+    let (work, written) = checked(project)?;
+    intree::build(project, &kernel, &work.tree, &work.repository)?;
+    for patch in &written {
+        println!("{}", patch.display());
+    }
+    Ok(())
+}
+
+/// What of it takes seconds, as a suite: all but the build.
+pub fn suite(project: &Project) -> Suite {
+    let started = Instant::now();
+    let name = "series for the kernel's lists";
+    let case = match checked(project) {
+        Ok(_) => Case { name: name.into(), outcome: Outcome::Passed, detail: String::new() },
+        Err(error) => Case::failed(name, &format!("{error:#}")),
+    };
+    let (cases, output) = (vec![case], String::new());
+    Suite { name: "patches".to_owned(), cases, output, time: started.elapsed() }
+}
+
+fn checked(project: &Project) -> Result<(Work<'_>, Vec<PathBuf>)> {
     let tree = match kernel::users_tree()? {
         Some(tree) => tree,
-        None => fetcher.kernel_source()?.dir,
+        None => Fetcher::new(project).kernel_source()?.dir,
     };
     let work = Work::new(project, &tree)?;
     let written = work.series()?;
@@ -42,11 +65,7 @@ pub fn make(project: &Project) -> Result<()> {
     work.maintained(&written)?;
     binding::check(project, &tree, &work.repository)?;
     work.applies(&written)?;
-    intree::build(project, &kernel, &tree, &work.repository)?;
-    for patch in &written {
-        println!("{}", patch.display());
-    }
-    Ok(())
+    Ok((work, written))
 }
 
 /// Where the series is made: a repository with just those files of the kernel that it edits.
@@ -71,14 +90,14 @@ impl<'a> Work<'a> {
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let patches = series::parse(&text)?;
-        let config = |name: &str| -> Result<String> {
+        // Whose patches they are matters when they are sent.
+        let config = |name: &str, nobody: &str| {
             let mut git = Command::new("git");
             git.current_dir(&project.top).args(["config", name]);
-            let value = process::output(&mut git)
-                .with_context(|| format!("Git has no {name}: whose patches are these?"))?;
-            Ok(value.trim().to_owned())
+            process::output(&mut git).map_or(nobody.to_owned(), |value| value.trim().to_owned())
         };
-        let identity = format!("{} <{}>", config("user.name")?, config("user.email")?);
+        let email = config("user.email", "author@example.org");
+        let identity = format!("{} <{email}>", config("user.name", "The Author"));
         Ok(Self { project, tree: tree.to_owned(), repository, patches, identity })
     }
 

@@ -239,6 +239,10 @@ fn libraries(tree: &Tree<'_>, module: &Module, package: &Package, target: &Targe
         }
         allowed.insert(plain(&name).to_owned());
     }
+    // Bindings to C are made by Soong; Cargo builds have something in their place.
+    let ours = tree.files.iter().flat_map(|file| &file.modules);
+    let bindings = ours.filter(|module| module.kind == "rust_bindgen");
+    allowed.extend(bindings.map(|module| plain(module.name()).to_owned()));
     let mut errors = Vec::new();
     for name in linked.iter().filter(|name| !allowed.contains(**name)) {
         errors.push(format!("{}: links {name}, which Cargo.toml does not list", at(module)));

@@ -5,7 +5,7 @@
 //!
 //! | kind | name | detail |
 //! | --- | --- | --- |
-//! | `type` | a module type | `rust`, `defaults`, `other` |
+//! | `type` | a module type | `rust`, `defaults`, `other` (rust: built from a Cargo target) |
 //! | `property` | `type.property` | the value's kind: str, list, bool, dict |
 //! | `module` | a module of AOSP | `device`, `host`, `baremetal` |
 //! | `change` | a module that AOSP lacks, or has not in the form needed | what must change |
