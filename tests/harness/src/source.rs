@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 use crate::process;
 
 /// Files that carry a licence line in a comment.
-const WITH_LICENCE: &[&str] =
-    &["rs", "c", "h", "S", "sh", "bp", "te", "aidl", "toml", "config", "ld", "bazel", "rst"];
+const WITH_LICENCE: &[&str] = &[
+    "rs", "c", "h", "S", "sh", "bp", "te", "aidl", "toml", "config", "ld", "bazel", "rst", "yaml",
+    "mk", "m4",
+];
 const WITH_LICENCE_BY_NAME: &[&str] = &["Makefile", "Kbuild", "Kconfig", "init", "run"];
 /// Starts of executable scripts without an extension.
 const SCRIPT: &str = "#!/";
@@ -47,6 +49,9 @@ fn licences(path: &str) -> &'static [&'static str] {
     let dual = ["driver/abi/", "driver/model/"];
     if path.starts_with("driver/include/uapi/") {
         &["((GPL-2.0 WITH Linux-syscall-note) OR Apache-2.0)"]
+    } else if path.starts_with("driver/Documentation/devicetree/") {
+        // As the kernel wants of bindings: others than Linux read them.
+        &["(GPL-2.0-only OR BSD-2-Clause)"]
     } else if dual.iter().any(|dir| path.starts_with(dir)) {
         &["GPL-2.0 OR Apache-2.0"]
     } else if path.starts_with("driver/") || path.starts_with("tests/device/raw/") {
@@ -170,6 +175,10 @@ mod tests {
             source("driver/vm.rs", "// SPDX-License-Identifier: GPL-2.0\n"),
             source("driver/c/x.h", "/* SPDX-License-Identifier: GPL-2.0 */\n"),
             source("tests/x.sh", "#!/bin/sh\n# SPDX-License-Identifier: Apache-2.0\n"),
+            source(
+                "driver/Documentation/devicetree/bindings/x.yaml",
+                "# SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)\n",
+            ),
             source("README.md", "no licence line needed"),
         ];
         assert_eq!(licence_errors(&good), Vec::<String>::new());
@@ -177,6 +186,7 @@ mod tests {
             source("driver/vm.rs", apache),
             source("tests/a.rs", "//! x\n// SPDX-License-Identifier: Apache-2.0\n"),
             source("Makefile", "all:\n"),
+            source("driver/x.yaml", "# SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)\n"),
         ];
         assert_eq!(licence_errors(&bad).len(), bad.len());
     }

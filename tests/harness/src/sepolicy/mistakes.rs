@@ -25,7 +25,7 @@ pub const MISTAKES: [Mistake; 12] = [
     mistake(1, "allow untrusted_app gzvm_device:chr_file rw_file_perms;"),
     mistake(2, "allow crosvm virtualizationservice_data_file:file open;"),
     mistake(2, "allow crosvm app_data_file:file r_file_perms;"),
-    mistake(3, "allow crosvm privapp_data_file:file read;"),
+    mistake(3, "allow crosvm system_app_data_file:file read;"),
     mistake(4, "allow crosvm vendor_file:file read;"),
     mistake(5, "domain_auto_trans(shell, crosvm_exec, crosvm)"),
     Mistake {
