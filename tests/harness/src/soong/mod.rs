@@ -65,6 +65,7 @@ fn checks(sources: &[Source], packages: Vec<Package>) -> Vec<(&'static str, Vec<
         ("Android.bp: names are unique and ours", names::own(&tree)),
         ("Android.bp: other modules exist", names::references(&tree)),
         ("Android.bp: paths exist", names::paths(&tree)),
+        ("Android.bp: modules named elsewhere", names::elsewhere(&tree)),
         ("Android.bp: AIDL files are listed", names::unlisted_aidl(&tree)),
         ("Android.bp: agree with Cargo.toml", crates::errors(&tree)),
         ("Android.bp: AOSP's crate versions", crates::versions(&tree)),

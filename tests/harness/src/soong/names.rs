@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::blueprint::{File, Module, Property};
 use super::{Tree, FACTS};
+use crate::source::Source;
 
 /// What our module names start with. There is no `soong_namespace`: the APEX must see them.
 const PREFIXES: [&str; 4] = ["gzvm", "libgzvm", "com.android.gzvm", "vts_gzvm"];
@@ -174,6 +175,39 @@ pub fn unlisted_aidl(tree: &Tree<'_>) -> Vec<String> {
         }
     }
     errors
+}
+
+/// Files beside Android.bp that name our modules: what a product installs, what is run before and after
+/// submission, what a test pushes.
+pub fn elsewhere(tree: &Tree<'_>) -> Vec<String> {
+    let ours = provided(tree);
+    let mut errors = Vec::new();
+    for source in tree.sources {
+        for name in named(source).filter(|name| !ours.contains(*name)) {
+            errors.push(format!("{}: there is no module {name}", source.path));
+        }
+    }
+    errors
+}
+
+/// Module names in such a file: words of our prefixes, in quotes or as items of a list in Make.
+fn named(source: &Source) -> impl Iterator<Item = &str> {
+    let file = source.path.rsplit('/').next().unwrap_or_default();
+    let make = file.ends_with(".mk");
+    let whole = make || file == "TEST_MAPPING" || file == "AndroidTest.xml";
+    let lines = source.text.lines().filter(move |_| whole);
+    let words = lines.filter(move |line| !make || line.starts_with("    ")).flat_map(move |line| {
+        let parts: Vec<_> = if make {
+            line.trim().trim_end_matches('\\').split_whitespace().collect()
+        } else {
+            line.split('"').skip(1).step_by(2).flat_map(|text| text.split("->").take(1)).collect()
+        };
+        parts
+    });
+    // "Runs gzvm..." is a description, not a name.
+    words.filter(|word| {
+        PREFIXES.iter().any(|prefix| word.starts_with(prefix)) && !word.contains(' ')
+    })
 }
 
 /// `name` below the directory `dir`, both relative to the top.

@@ -237,6 +237,18 @@ fn interfaces() {
 }
 
 #[test]
+fn modules_named_elsewhere() {
+    let with = |path: &str, text: &str| errors(|sources, _| sources.push(source(path, text)));
+    assert_eq!(with("docs/gzvm.mk", "PRODUCT_PACKAGES += \\\n    gzvm_prog \\\n    other\n"), "");
+    assert!(with("docs/gzvm.mk", "X += \\\n    gzvm_no\n").contains("there is no module gzvm_no"));
+    let mapping = |name: &str| format!("{{ \"presubmit\": [{{ \"name\": \"{name}\" }}] }}");
+    assert_eq!(with("TEST_MAPPING", &mapping("gzvm_prog")), "");
+    assert!(with("TEST_MAPPING", &mapping("libgzvm_no")).contains("no module libgzvm_no"));
+    let push = "<option name=\"push\" value=\"vts_gzvm_no->/data/x\" />";
+    assert!(with("tests/AndroidTest.xml", push).contains("no module vts_gzvm_no"));
+}
+
+#[test]
 fn formatting() {
     let said = unformatted(Ok("a/Android.bp\n".to_owned()));
     assert_eq!(said, ["run bpfmt -w a/Android.bp"]);
