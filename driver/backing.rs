@@ -167,6 +167,17 @@ impl Backing {
         PageRange::new(first.start(), pages)?.intersection(range)
     }
 
+    /// The smallest range around one of its parts that no record reaches across: cutting it out
+    /// needs no room.
+    pub(crate) fn uncut(&self, range: PageRange) -> PageRange {
+        let across = self.run_at(range.start()).filter(|run| range.end() < run.range.end());
+        let whole = across.and_then(|run| {
+            let start = run.range.start();
+            PageRange::new(start, range.end().0 - start.0)
+        });
+        whole.unwrap_or(range)
+    }
+
     fn insert(&mut self, start: Gfn, pages: PinnedRange, mapped_at: u64, room: Reservation) {
         let record = Record { pages: Some(pages), mapped_at };
         self.count += usize::from(self.records.insert(room.into_node(start, record)).is_none());

@@ -16,6 +16,7 @@ use crate::{
         arch,
         misc,
         misc::DeviceFile,
+        mmu_interval,
         module,
         notifier::{
             Notifier,
@@ -179,10 +180,15 @@ impl Gzvm {
         self.demand_batch.load(Relaxed)
     }
 
+    /// Can pages that an owner replaces be taken from its guest, unless that is protected?
+    pub(crate) fn can_follow_owners(&self) -> bool {
+        mmu_interval::AVAILABLE && self.features.has(ext::UNMAP)
+    }
+
     /// CHECK_EXTENSION. What is not known leaves the user's memory as it is.
-    pub(crate) fn check_extension(&self, address: usize) -> Result<isize> {
+    pub(crate) fn check_extension(&self, address: usize, sync_mmu: bool) -> Result<isize> {
         let capability = uio::read::<u64>(address)?;
-        let value = caps::check_extension(capability, &self.limits, self.features)?;
+        let value = caps::check_extension(capability, &self.limits, self.features, sync_mmu)?;
         uio::write(address, &value)?;
         Ok(0)
     }
@@ -203,7 +209,9 @@ impl DeviceFile for ControlFile {
     fn ioctl(this: ArcBorrow<'_, Self>, cmd: u32, arg: usize) -> Result<isize> {
         match cmd {
             uapi::CREATE_VM => vm::create(&this.gzvm, arg),
-            uapi::CHECK_EXTENSION => this.gzvm.check_extension(arg),
+            uapi::CHECK_EXTENSION => {
+                this.gzvm.check_extension(arg, this.gzvm.can_follow_owners())
+            }
             _ => Err(ENOTTY),
         }
     }

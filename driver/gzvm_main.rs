@@ -53,6 +53,8 @@ mod vcpu;
 mod vm;
 #[forbid(unsafe_code)]
 mod wake;
+#[forbid(unsafe_code)]
+mod watching;
 
 use kernel::prelude::*;
 use kx::module::PlatformModule;

@@ -37,7 +37,11 @@ use crate::{
         pins::Run,
         slots::Slot, //
     },
-    pages::Pages, //
+    pages::{
+        Claim,
+        Commit,
+        Pages, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -57,29 +61,37 @@ struct Prepared {
 
 impl Pages {
     /// Pins and maps a range of a slot of which nothing is backed, and which the caller has
-    /// claimed.
-    pub(crate) fn map(&self, slot: &Slot, range: PageRange, paging: Paging) -> Result {
+    /// claimed. `false` if the owner's mapping changed meanwhile, and some of it is not mapped.
+    pub(crate) fn map(
+        &self,
+        claim: &Claim<'_>,
+        slot: &Slot,
+        range: PageRange,
+        paging: Paging,
+    ) -> Result<bool> {
         let address = crate::uio::address(slot.hva_of(range.start()))?;
         let mut pages = self.owner.pin(address, usize::try_from(range.pages())?)?;
         for batch in range.chunks(self.batch(&pages, paging)) {
             let prepared = self.prepare(slot, batch, &pages, paging)?;
+            let Some(commit) = claim.commit() else { return Ok(false) };
             match self.send(slot, batch, &pages, &prepared) {
                 Ok(()) => self.record(slot, batch, &mut pages, prepared.room),
                 Err(error) => {
-                    self.undo(range, pages);
+                    self.undo(commit, range, pages);
                     return Err(error);
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Takes pages back whose mapping failed, if the hypervisor can do that, or leaves them pinned.
-    fn undo(&self, range: PageRange, pages: PinnedPages) {
+    fn undo(&self, commit: Commit<'_, '_>, range: PageRange, pages: PinnedPages) {
         // Of the range, what was recorded before is mapped. The rest is whatever the call did.
         let gap = self.given.backing.lock().first_gap(range);
         let unmapped = self.gzvm().features.has(ext::UNMAP)
             && gap.is_none_or(|gap| self.unmap_from_guest(gap).is_ok());
+        drop(commit);
         if unmapped {
             return;
         }
@@ -98,9 +110,16 @@ impl Pages {
 
     /// Maps the page of an existing record once more: the guest faulted although it was mapped, so
     /// either another vCPU was faster or the page was given back meanwhile. The caller has claimed
-    /// it.
-    pub(crate) fn map_again(&self, slot: &Slot, gfn: Gfn, run: &Run) -> Result {
+    /// it. If its owner replaced it meanwhile, the guest will fault again.
+    pub(crate) fn map_again(
+        &self,
+        claim: &Claim<'_>,
+        slot: &Slot,
+        gfn: Gfn,
+        run: &Run,
+    ) -> Result {
         let pfn = run.pfn_of(gfn).ok_or(EFAULT)?;
+        let Some(_commit) = claim.commit() else { return Ok(()) };
         match self.paging {
             Paging::Block => {
                 let page = PageRange::single(gfn).ok_or(EFAULT)?;

@@ -2,9 +2,9 @@
 
 //! A VM's memory as user space and the guest see it: slots, faults, and what the guest gives back.
 //!
-//! Lock order: `changes`, then a claim, then `slots`, then those of `pages`. No lock is held across
-//! pinning or a hypercall, but `changes` (slot ioctls only), the mailbox's own, and the records'
-//! while the VM is destroyed, when nobody else is left.
+//! Lock order: `changes`, then a claim, then `slots` or those of `watches` or `pages`. No lock is
+//! held across pinning or a hypercall, but `changes` (slot ioctls only), the mailbox's own, and the
+//! records' while the VM is destroyed, when nobody else is left.
 
 use crate::{
     abi::{
@@ -30,7 +30,10 @@ use crate::{
     },
     mapping::POPULATE_PAGES,
     model::{
-        addr::Gfn,
+        addr::{
+            Gfn,
+            PageRange, //
+        },
         fault::{
             self,
             Paging, //
@@ -55,22 +58,25 @@ use crate::{
         Pages, //
     },
     registry::HypVm,
-    store::KernelStore, //
+    store::KernelStore,
+    watching::Watches, //
 };
 use kernel::{
     new_mutex,
     prelude::*,
     sync::{
         atomic::Relaxed,
+        Arc,
         Mutex, //
     }, //
 };
 
-/// Memory of one VM.
+/// Memory of one VM. Fields are dropped in order: nobody takes pages when the VM goes.
 #[pin_data]
 pub(crate) struct Memory {
     #[pin]
-    pub(crate) pages: Pages,
+    watches: Watches,
+    pub(crate) pages: Arc<Pages>,
     /// Serialises ioctls that change slots.
     #[pin]
     changes: Mutex<()>,
@@ -85,9 +91,10 @@ impl Memory {
             KBox::pin_init(new_mutex!(Backing::new(), "gzvm_backing"), GFP_KERNEL_ACCOUNT)?;
         let mut given = Given { vm, backing, mailbox: None };
         let paging = Self::choose_paging(&mut given)?;
-        let pages = Pages::new(given, owner, paging)?;
+        let pages = Arc::pin_init(Pages::new(given, owner, paging)?, GFP_KERNEL_ACCOUNT)?;
         Ok(try_pin_init!(Self {
-            pages <- pages,
+            watches <- Watches::new(),
+            pages,
             changes <- new_mutex!((), "gzvm_slot_changes"),
             slots <- new_mutex!(SlotTable::new(KernelStore::new()), "gzvm_slots"),
         }? Error))
@@ -123,6 +130,7 @@ impl Memory {
         let addition = self.slots.lock().check(&slot)?;
         if addition == Addition::New {
             self.check_mapped(&slot)?;
+            self.watches.add(&self.pages, &slot)?;
             let added = self.pages.register(&slot).and_then(|()| {
                 self.slots.lock().insert(slot)?;
                 Ok(())
@@ -152,6 +160,7 @@ impl Memory {
     /// Removes a region that could not become a slot, where the hypervisor can: else it remembers
     /// the region until the VM ends.
     fn unregister(&self, slot: &Slot) {
+        self.watches.remove(slot.id);
         if self.pages.gzvm().features.has(ext::UNMAP) {
             // It may never have been registered.
             let _ = hyp::remove_region(self.pages.id(), slot.range);
@@ -175,6 +184,7 @@ impl Memory {
             hyp::remove_region(self.pages.id(), slot.range)?;
         }
         self.slots.lock().remove(id);
+        self.watches.remove(id);
         Ok(())
     }
 
@@ -189,16 +199,18 @@ impl Memory {
 
     /// Brings in all of a slot that is not backed yet.
     fn populate(&self, slot: &Slot) -> Result {
+        let watch = self.watches.get(slot.id);
         for chunk in slot.range.chunks(POPULATE_PAGES) {
-            let _claim = self.pages.claim(chunk)?;
+            let claim = self.pages.claim(chunk)?;
             loop {
                 if sched::fatal_signal_pending() {
                     return Err(EINTR);
                 }
                 sched::cond_resched();
+                claim.begin(chunk, watch.as_deref());
                 let gap = self.pages.given.backing.lock().first_gap(chunk);
                 let Some(gap) = gap else { break };
-                self.pages.map(slot, gap, Paging::Populate)?;
+                self.pages.map(&claim, slot, gap, Paging::Populate)?;
             }
         }
         Ok(())
@@ -216,6 +228,7 @@ impl Memory {
         }
         hyp::protected_vm(self.pages.id(), sub_command, operand)?;
         self.pages.protected.store(true, Relaxed);
+        self.watches.clear();
         Ok(())
     }
 
@@ -229,25 +242,37 @@ impl Memory {
         let pages = &self.pages;
         let gfn = Gfn::containing(gpa);
         let window = fault::window(gfn, pages.paging).ok_or(EFAULT)?;
-        let Some(_claim) = pages.claim_or_wait(window)? else {
+        let Some(claim) = pages.claim_or_wait(window)? else {
             // Somebody else just worked on it.
             return Ok(());
         };
         let unknown = Refusal::new(Errno::NoEnt, "page fault in no memory slot");
         let slot = self.slots.lock().find(gfn).copied().ok_or(unknown)?;
+        let watch = self.watches.get(slot.id);
+        let watch = watch.as_deref();
+        claim.begin(window, watch);
         let (run, partly_backed) = {
             let backing = pages.given.backing.lock();
             (backing.run_at(gfn), backing.touches(window))
         };
         if let Some(run) = run {
-            return pages.map_again(&slot, gfn, &run);
+            return pages.map_again(&claim, &slot, gfn, &run);
         }
         if pages.paging == Paging::Populate {
             let why = "page fault although the hypervisor has no demand paging";
             return Err(Refusal::new(Errno::Fault, why).into());
         }
         let range = fault::pages(gfn, window, slot.range, partly_backed).ok_or(EFAULT)?;
-        pages.map(&slot, range, pages.paging)
+        if pages.map(&claim, &slot, range, pages.paging)? {
+            return Ok(());
+        }
+        // Changes of so many pages may never end. One page is brought in faster than they come.
+        let page = PageRange::single(gfn).ok_or(EFAULT)?;
+        claim.begin(page, watch);
+        if !pages.given.backing.lock().touches(page) {
+            pages.map(&claim, &slot, page, pages.paging)?;
+        }
+        Ok(())
     }
 
     /// GET_RANGE_STATE. Faults may change the state at any time; what is unpinned stays so while

@@ -2,8 +2,9 @@
 
 //! A VM in the hypervisor with the pages that it was given, and who works on which of them.
 //!
-//! Lock order: a claim, then one of `claims`, `backing`, the mailbox. While pages are pinned or
-//! memory is allocated, nothing but a claim is held.
+//! Lock order: a claim, a commit, then one of `claims`, `backing`, the mailbox. While pages are
+//! pinned or memory is allocated, nothing but a claim is held: changes of the owner's mappings wait
+//! for commits and take `claims` and `backing`.
 
 use crate::{
     backing::Backing,
@@ -11,17 +12,22 @@ use crate::{
     hyp::OnePage,
     kx::{
         gup::PinOwner,
+        mmu_interval::Change,
         ratelimit::warn_limited, //
     },
     model::{
         addr::PageRange,
         caps::VCPU_CAP,
-        claims::Claims,
+        claims::{
+            self,
+            Claims, //
+        },
         fault::Paging,
         ids::VmId, //
     },
     registry::HypVm,
-    store::KernelStore, //
+    store::KernelStore,
+    watching::SlotWatch, //
 };
 use kernel::{
     new_condvar,
@@ -74,7 +80,7 @@ pub(crate) struct Pages {
     pub(crate) mappings: Atomic<u64>,
     pub(crate) protected: Atomic<bool>,
     #[pin]
-    claims: Mutex<Claims<KernelStore<PageRange>>>,
+    claims: Mutex<Claims<KernelStore<claims::Claim>>>,
     #[pin]
     claims_changed: CondVar,
 }
@@ -89,6 +95,36 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.pages.claims.lock().release(self.range);
         self.pages.claims_changed.notify_all();
+    }
+}
+
+impl<'a> Claim<'a> {
+    /// To be called before pages of a part of the range are looked up, in the owner's memory or in
+    /// the records. Waits for changes that are being made to a watched slot.
+    pub(crate) fn begin(&self, part: PageRange, watch: Option<&SlotWatch>) {
+        self.pages.claims.lock().begin(self.range, part);
+        if let Some(watch) = watch {
+            watch.settle();
+        }
+    }
+
+    /// What was looked up is going to be mapped and recorded, while the commit lives. `None` if it
+    /// has to be looked up again.
+    pub(crate) fn commit(&self) -> Option<Commit<'_, 'a>> {
+        let committing = self.pages.claims.lock().commit(self.range);
+        committing.then(|| Commit(self))
+    }
+}
+
+/// Pages of a claimed range are being mapped: changes of the owner's mapping wait. Meanwhile
+/// nothing may be allocated or pinned.
+pub(crate) struct Commit<'c, 'a>(&'c Claim<'a>);
+
+impl Drop for Commit<'_, '_> {
+    fn drop(&mut self) {
+        let Claim { pages, range } = self.0;
+        pages.claims.lock().committed(*range);
+        pages.claims_changed.notify_all();
     }
 }
 
@@ -130,6 +166,23 @@ impl Pages {
     /// Is the VM protected?
     pub(crate) fn is_protected(&self) -> bool {
         self.protected.load(Relaxed)
+    }
+
+    /// Are pages taken from the guest that the owner replaces?
+    pub(crate) fn follows_owner(&self) -> bool {
+        let brings_back = self.paging != Paging::Populate;
+        self.gzvm().can_follow_owners() && brings_back && !self.is_protected()
+    }
+
+    /// The owner's mapping behind a range is about to change. Nothing is being mapped there when
+    /// this returns, nor until the change is made: what was looked up already does not count.
+    pub(crate) fn shut_out(&self, range: PageRange, change: &Change<'_>) {
+        let mut claims = self.claims.lock();
+        change.announce();
+        claims.lose(range);
+        while claims.is_committing(range) {
+            self.claims_changed.wait(&mut claims);
+        }
     }
 
     /// Claims a range unless somebody has a part of it: then waits for that and answers `None`.

@@ -32,6 +32,10 @@ impl<T> Store<T> for KernelStore<T> {
         &self.0
     }
 
+    fn entries_mut(&mut self) -> &mut [T] {
+        &mut self.0
+    }
+
     fn insert(&mut self, at: usize, entry: T) -> refusal::Result<()> {
         let no_memory = Refusal::new(Errno::NoMem, "no memory for another table entry");
         self.0.reserve(1, GFP_KERNEL).map_err(|_| no_memory)?;

@@ -2,7 +2,8 @@
 
 //! Taking pages from a guest while its VM lives, where the hypervisor has extension UNMAP.
 //!
-//! The caller sees to it that nothing is mapped into the range meanwhile. Pages are unmapped first
+//! The caller sees to it that nothing is mapped into the range meanwhile. Several may take pages of
+//! one range: each is unpinned once. Pages are unmapped first
 //! and forgotten and unpinned afterwards, so that a failure in between harms nobody.
 
 use crate::{
@@ -69,6 +70,33 @@ impl Pages {
                 Step::Failed(status) => return Err(hyp::unmap_refused(status).into()),
             }
         }
+    }
+
+    /// Takes a range from the guest and unpins it, for a change of the owner's mapping: allocates
+    /// nothing and takes no folio lock. What cannot be unmapped stays pinned.
+    pub(crate) fn take(&self, range: PageRange, mut room: Option<Reservation>) -> Result {
+        loop {
+            let part = self.given.backing.lock().first_backed(range, UNMAP_PAGES);
+            let Some(part) = part else { return Ok(()) };
+            let unmapped = self.unmap_from_guest(part);
+            loop {
+                // What a slot that is being deleted had is not there any more.
+                let mut backing = self.given.backing.lock();
+                if !backing.touches(part) {
+                    break;
+                }
+                unmapped?;
+                let pages = backing.cut(part, &mut room).ok_or(ENOMEM)?;
+                drop(backing);
+                pages.unpin_unlocked();
+                sched::cond_resched();
+            }
+        }
+    }
+
+    /// The smallest range around one of its parts that can be taken without room for a record.
+    pub(crate) fn uncut(&self, range: PageRange) -> PageRange {
+        self.given.backing.lock().uncut(range)
     }
 
     /// Unpins pages of a range that is not mapped any more.

@@ -113,7 +113,10 @@ impl AnonFile for Vm {
         let machine = &this.machine;
         machine.check_owner()?;
         match cmd {
-            uapi::CHECK_EXTENSION => return machine.gzvm().check_extension(arg),
+            uapi::CHECK_EXTENSION => {
+                let follows = machine.memory.pages.follows_owner();
+                return machine.gzvm().check_extension(arg, follows);
+            }
             uapi::CREATE_VCPU => return vcpu::create(this.into(), arg),
             uapi::SET_USER_MEMORY_REGION => machine.memory.set_region(&uio::read(arg)?)?,
             uapi::IRQ_LINE => this.irq_line(&uio::read(arg)?)?,

@@ -7,6 +7,7 @@
 #include <linux/eventfd.h>
 #include <linux/io.h>
 #include <linux/mm.h>
+#include <linux/mmu_notifier.h>
 #include <linux/poll.h>
 #include <linux/ratelimit.h>
 #include <linux/sched.h>
@@ -57,6 +58,21 @@ void gzvm_kx_uncharge_pinned(struct mm_struct *mm, unsigned long pages)
 {
 	atomic64_sub(pages, &mm->pinned_vm);
 }
+
+/* Without the folio's lock, which whoever calls an MMU notifier may hold: only the flag is set. */
+void gzvm_kx_set_dirty(struct page *page, unsigned long pages)
+{
+	for (; pages; pages--, page++)
+		if (!PageDirty(page))
+			SetPageDirty(page);
+}
+
+#ifdef CONFIG_MMU_NOTIFIER
+void gzvm_kx_interval_set_seq(struct mmu_interval_notifier *node, unsigned long sequence)
+{
+	mmu_interval_set_seq(node, sequence);
+}
+#endif
 
 void gzvm_kx_cond_resched(void)
 {

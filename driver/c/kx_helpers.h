@@ -11,6 +11,7 @@
 struct eventfd_ctx;
 struct file;
 struct mm_struct;
+struct mmu_interval_notifier;
 struct notifier_block;
 struct page;
 struct poll_table_struct;
@@ -23,6 +24,8 @@ phys_addr_t gzvm_kx_virt_to_phys(void *address);
 unsigned long gzvm_kx_page_to_pfn(struct page *page);
 int gzvm_kx_charge_pinned(struct mm_struct *mm, unsigned long pages);
 void gzvm_kx_uncharge_pinned(struct mm_struct *mm, unsigned long pages);
+void gzvm_kx_set_dirty(struct page *page, unsigned long pages);
+void gzvm_kx_interval_set_seq(struct mmu_interval_notifier *node, unsigned long sequence);
 void gzvm_kx_cond_resched(void);
 bool gzvm_kx_fatal_signal_pending(void);
 void gzvm_kx_guest_enter(void);

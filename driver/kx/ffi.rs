@@ -37,6 +37,12 @@ unsafe extern "C" {
     pub(super) fn gzvm_kx_page_to_pfn(page: *mut bindings::page) -> c_ulong;
     pub(super) fn gzvm_kx_charge_pinned(mm: *mut bindings::mm_struct, pages: c_ulong) -> c_int;
     pub(super) fn gzvm_kx_uncharge_pinned(mm: *mut bindings::mm_struct, pages: c_ulong);
+    pub(super) fn gzvm_kx_set_dirty(page: *mut bindings::page, pages: c_ulong);
+    #[cfg(CONFIG_MMU_NOTIFIER)]
+    pub(super) fn gzvm_kx_interval_set_seq(
+        node: *mut bindings::mmu_interval_notifier,
+        sequence: c_ulong,
+    );
     pub(super) fn gzvm_kx_vfs_poll(
         file: *mut bindings::file,
         table: *mut bindings::poll_table_struct,

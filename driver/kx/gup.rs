@@ -34,6 +34,12 @@ impl PinOwner {
         kernel::current!().mm().is_some_and(|mm| mm.as_raw() == self.mm.as_raw())
     }
 
+    /// The process's address space.
+    #[cfg(CONFIG_MMU_NOTIFIER)]
+    pub(super) fn as_raw(&self) -> *mut bindings::mm_struct {
+        self.mm.as_raw()
+    }
+
     /// Is every byte of the range mapped in the current process, which must be this one?
     pub(crate) fn has_mapped(&self, start: usize, end: usize) -> bool {
         let current = kernel::current!();
@@ -237,6 +243,21 @@ impl PinnedRange {
         let first = unsafe { self.first.add(count) };
         // INVARIANT: The pages from `count` on belong to the new value alone.
         Some(Self { first, charge: self.charge.split(rest) })
+    }
+
+    /// As a drop, but without folio locks, for watchers of the owner's mappings.
+    ///
+    /// Setting the flag is all that marking a page dirty means for memory that can be pinned for
+    /// long and for writing: anonymous memory, tmpfs and hugetlbfs.
+    pub(crate) fn unpin_unlocked(mut self) {
+        let all = self.charge.pages;
+        let charge = self.charge.split(all);
+        // SAFETY: By the type invariant these consecutive pages are pinned and ours; with no page
+        // in the charge left, the drop does not unpin them once more.
+        unsafe {
+            ffi::gzvm_kx_set_dirty(self.first, charge.pages);
+            bindings::unpin_user_page_range_dirty_lock(self.first, charge.pages, false);
+        }
     }
 
     /// Leaves the pages pinned for ever: for memory that the hypervisor would not give back.

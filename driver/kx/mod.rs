@@ -12,6 +12,8 @@ pub(crate) mod exact_pages;
 mod ffi;
 pub(crate) mod gup;
 pub(crate) mod misc;
+#[cfg_attr(not(CONFIG_MMU_NOTIFIER), path = "no_mmu_interval.rs")]
+pub(crate) mod mmu_interval;
 pub(crate) mod module;
 pub(crate) mod notifier;
 pub(crate) mod ratelimit;

@@ -86,9 +86,16 @@ impl Limits {
     }
 }
 
-/// CHECK_EXTENSION's answer; a refusal for everything the driver does not know.
-pub fn check_extension(cap: u64, limits: &Limits, features: Features) -> Result<u64> {
+/// CHECK_EXTENSION's answer; a refusal for everything the driver does not know. `sync_mmu`: does
+/// the guest follow its owner's mapping?
+pub fn check_extension(
+    cap: u64,
+    limits: &Limits,
+    features: Features,
+    sync_mmu: bool,
+) -> Result<u64> {
     match cap {
+        cap::SYNC_MMU => Ok(u64::from(sync_mmu)),
         cap::VM_GPA_SIZE => Ok(u64::from(limits.ipa_bits)),
         cap::PROTECTED_VM => Ok(u64::from(limits.protected)),
         ext::DISCOVER => Ok(features.bits() & !ext::TEST),
@@ -211,7 +218,8 @@ mod tests {
 
     #[test]
     fn unknown_extensions_are_refused() {
-        let check = |cap| check_extension(cap, &Limits::default(), Features::default());
+        let check = |cap| check_extension(cap, &Limits::default(), Features::default(), true);
+        assert_eq!(check(cap::SYNC_MMU), Ok(1));
         assert_eq!(check(cap::VM_GPA_SIZE), Ok(40));
         assert!(check(0).is_err());
         assert!(check(cap::ENABLE_DEMAND_PAGING).is_err());

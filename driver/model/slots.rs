@@ -4,7 +4,7 @@
 use super::addr::{Gfn, PageRange};
 use super::refusal::{invalid, Errno, Refusal, Result};
 use super::store::Store;
-use crate::abi::{uapi, PAGE_SIZE};
+use crate::abi::{uapi, PAGE_SHIFT, PAGE_SIZE};
 
 /// Slot numbers are below this, and so is the number of slots. v13 had 10; clients number theirs
 /// sparsely up to 512.
@@ -27,6 +27,14 @@ impl Slot {
     /// The owner's address that backs a frame of the slot.
     pub fn hva_of(&self, gfn: Gfn) -> u64 {
         self.hva.wrapping_add(gfn.gpa().wrapping_sub(self.range.start().gpa()))
+    }
+
+    /// The frames of the slot that the owner's addresses from `start` up to `end` back.
+    pub fn backed_by(&self, start: u64, end: u64) -> Option<PageRange> {
+        let first = start.saturating_sub(self.hva) >> PAGE_SHIFT;
+        let behind = end.saturating_sub(self.hva).div_ceil(PAGE_SIZE);
+        let (_, rest) = self.range.split_at(Gfn(self.range.start().0.saturating_add(first)));
+        rest?.split_at(Gfn(self.range.start().0.saturating_add(behind))).0
     }
 }
 

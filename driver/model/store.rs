@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 //! Where tables keep their entries: the kernel and the host allocate differently, so tables are
-//! generic over a sorted vector's two operations.
+//! generic over a vector's few operations.
 
 use super::refusal::Result;
 
@@ -8,6 +8,8 @@ use super::refusal::Result;
 pub trait Store<T> {
     /// The entries.
     fn entries(&self) -> &[T];
+    /// The entries, to be changed in place.
+    fn entries_mut(&mut self) -> &mut [T];
     /// Inserts an entry at a position up to the length; nothing changes on failure.
     fn insert(&mut self, at: usize, entry: T) -> Result<()>;
     /// Removes the entry at a position; `None` if there is none.
@@ -36,6 +38,10 @@ pub(crate) mod fixed {
     impl<T: Copy, const N: usize> Store<T> for Fixed<T, N> {
         fn entries(&self) -> &[T] {
             &self.entries[..self.len]
+        }
+
+        fn entries_mut(&mut self) -> &mut [T] {
+            &mut self.entries[..self.len]
         }
 
         fn insert(&mut self, at: usize, entry: T) -> Result<()> {

@@ -3,6 +3,10 @@
 
 /// CHECK_EXTENSION only: guest physical address bits.
 pub const VM_GPA_SIZE: u64 = 0xa5;
+/// CHECK_EXTENSION only: 1 if the guest of this VM, or of an unprotected one where no VM is asked,
+/// loses what its owner unmaps, punches out or replaces in its own mapping behind a slot, and gets
+/// the new pages at its next access; else 0. Ours: the driver's, not the hypervisor's.
+pub const SYNC_MMU: u64 = 0x92e0;
 /// User and hypervisor: protected VMs; the sub-command is `args[0]`, one of `PVM_*`.
 pub const PROTECTED_VM: u64 = 0xffba_dab1;
 

@@ -171,6 +171,7 @@ fn ioctls(pairs: &mut Pairs) {
 fn flags(pairs: &mut Pairs) {
     constants! { pairs;
         cap::VM_GPA_SIZE = GZVM_CAP_VM_GPA_SIZE,
+        cap::SYNC_MMU = GZVM_CAP_SYNC_MMU,
         cap::PROTECTED_VM = GZVM_CAP_PROTECTED_VM,
         cap::PVM_SET_PVMFW_GPA = GZVM_CAP_PVM_SET_PVMFW_GPA,
         cap::PVM_GET_PVMFW_SIZE = GZVM_CAP_PVM_GET_PVMFW_SIZE,

@@ -23,6 +23,10 @@ impl<T> Store<T> for Vector<T> {
         &self.0
     }
 
+    fn entries_mut(&mut self) -> &mut [T] {
+        &mut self.0
+    }
+
     fn insert(&mut self, at: usize, entry: T) -> Result<()> {
         self.0.insert(at, entry);
         Ok(())
@@ -137,6 +141,21 @@ proptest! {
                 held.push(range);
             }
         }
+    }
+
+    /// What a change takes from a slot is what the changed addresses back, to the byte.
+    #[test]
+    fn changes_take_what_they_back(range in range(), start in 0u64..6000, pages in 1u64..6000) {
+        let slot = Slot { id: 0, range, hva: 1000 * 4096, purpose: 0 };
+        let (start, end) = (start * 4096, (start + pages) * 4096);
+        let taken = slot.backed_by(start, end);
+        for gfn in (range.start().0..range.end().0).map(Gfn) {
+            let changed = (start..end).contains(&slot.hva_of(gfn));
+            prop_assert_eq!(taken.is_some_and(|taken| taken.contains(gfn)), changed);
+        }
+        prop_assert!(taken.is_none_or(|taken| taken.intersection(range) == Some(taken)));
+        // A part of a page is the page.
+        prop_assert_eq!(slot.backed_by(start + 1, end - 1), taken);
     }
 
     /// Runs that continue each other join to a run with the same page behind each frame.

@@ -107,7 +107,10 @@ fn run(vm: &std::os::fd::OwnedFd, ram: &Mapping, event: &Event) -> Result<()> {
         vcpu.set_reg(reg::x(index as u64), value)?;
     }
     event.signal();
-    match vcpu.run()? {
+    let exit = vcpu.run()?;
+    // Takes a page from the guest, where it follows its owner's mapping.
+    ram.drop_pages(2 * MIB + 5 * PAGE, PAGE);
+    match exit {
         Exit::Write(_) => Ok(()),
         // A page fault that could not be served.
         Exit::Exception(exception) => Err(exception.error_code.cast_signed()),

@@ -95,6 +95,13 @@ impl Machine {
         sys::ioctl(&self.vm, uapi::IRQ_LINE, &mut line).map(|_| ())
     }
 
+    /// State of a guest range, and for how many bytes it holds.
+    pub fn range_state(&self, gpa: u64, size: u64) -> Result<(u32, u64)> {
+        let mut range = uapi::RangeState { guest_phys_addr: gpa, size, ..Default::default() };
+        sys::ioctl(&self.vm, uapi::GET_RANGE_STATE, &mut range)?;
+        Ok((range.state, range.size))
+    }
+
     /// Makes the VM protected.
     pub fn protect(&self) -> Result<()> {
         let mut request = uapi::EnableCap {

@@ -125,16 +125,47 @@ impl Mapping {
         unsafe { libc::madvise(self.start.cast(), self.size, libc::MADV_HUGEPAGE) };
     }
 
+    /// Asks the kernel to back the mapping by small pages, so that a change of one is about no other.
+    pub fn ask_for_small_pages(&self) {
+        // SAFETY: advice about our own mapping changes no data.
+        unsafe { libc::madvise(self.start.cast(), self.size, libc::MADV_NOHUGEPAGE) };
+    }
+
+    /// The address and size of a part, whole pages of the mapping.
+    fn part(&self, offset: u64, size: u64) -> (*mut libc::c_void, usize) {
+        assert!((offset | size) & (PAGE - 1) == 0 && offset + size <= self.size());
+        (self.word(offset).cast(), usize::try_from(size).expect("size"))
+    }
+
     /// Replaces a page by fresh anonymous memory at the same address.
     pub fn replace_page(&self, offset: u64) {
-        let page = usize::try_from(PAGE).expect("size");
+        self.replace(offset, PAGE);
+    }
+
+    /// Replaces a part by fresh anonymous memory at the same address.
+    pub fn replace(&self, offset: u64, size: u64) {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        assert!(offset & (PAGE - 1) == 0);
-        let address = self.word(offset).cast();
-        // SAFETY: replaces a page of our own mapping, into which there are no references.
-        let start = unsafe { libc::mmap(address, page, protection, flags, -1, 0) };
+        let (address, size) = self.part(offset, size);
+        // SAFETY: replaces a part of our own mapping, into which there are no references.
+        let start = unsafe { libc::mmap(address, size, protection, flags, -1, 0) };
         assert_eq!(start, address, "mmap: {}", io::Error::last_os_error());
+    }
+
+    /// Drops the pages of a part: it is zeroes then, or again what its file has.
+    pub fn drop_pages(&self, offset: u64, size: u64) {
+        let (address, size) = self.part(offset, size);
+        // SAFETY: a part of our own mapping, into which there are no references.
+        let result = unsafe { libc::madvise(address, size, libc::MADV_DONTNEED) };
+        assert_eq!(result, 0, "madvise: {}", io::Error::last_os_error());
+    }
+
+    /// Unmaps a part. Nobody may read or write there until it is replaced.
+    pub fn unmap(&self, offset: u64, size: u64) {
+        let (address, size) = self.part(offset, size);
+        // SAFETY: a part of our own mapping, into which there are no references.
+        let result = unsafe { libc::munmap(address, size) };
+        assert_eq!(result, 0, "munmap: {}", io::Error::last_os_error());
     }
 
     /// Takes access away from a part of the mapping, which splits it for the kernel, and back.
@@ -154,6 +185,16 @@ impl Drop for Mapping {
         // SAFETY: the mapping is ours, and nobody has references into it.
         unsafe { libc::munmap(self.start.cast(), self.size) };
     }
+}
+
+/// Punches a hole into a file: its pages are freed, and read as zeroes from then on.
+pub fn punch(file: &File, offset: u64, size: u64) {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    let offset = libc::off_t::try_from(offset).expect("offset");
+    let size = libc::off_t::try_from(size).expect("size");
+    // SAFETY: takes plain values; nobody has references into mappings of the file.
+    let result = unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, size) };
+    assert_eq!(result, 0, "fallocate: {}", io::Error::last_os_error());
 }
 
 /// A file in memory.

@@ -20,6 +20,8 @@ pub enum Needs {
     Extensions(u64),
     /// A hypervisor without extensions.
     NoExtensions,
+    /// A driver that takes pages from a guest whose owner replaces them.
+    SyncMmu,
     /// This word on the kernel's command line: a hypervisor that was told to fail.
     Word(&'static str),
     /// The test module.
@@ -65,6 +67,9 @@ fn missing(needs: Needs) -> Option<&'static str> {
             unless(features & wanted == wanted, "the hypervisor lacks an extension")
         }
         Needs::NoExtensions => unless(features == 0, "the hypervisor has extensions"),
+        Needs::SyncMmu => {
+            unless(sys::follows_owner(&device), "guests keep what their owner replaces")
+        }
         Needs::Word(wanted) => {
             let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
             let there = line.split_whitespace().any(|word| word == wanted);

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use gzvm_abi::uapi;
+use gzvm_abi::{cap, uapi};
 
 /// An errno, or what a call returned.
 pub type Result<T> = std::result::Result<T, i32>;
@@ -51,6 +51,11 @@ pub fn check_extension(fd: &impl AsRawFd, capability: u64) -> Result<u64> {
     let mut value = capability;
     ioctl(fd, uapi::CHECK_EXTENSION, &mut value)?;
     Ok(value)
+}
+
+/// Do guests get the pages that their owner replaces? Of `/dev/gzvm` or a VM.
+pub fn follows_owner(fd: &impl AsRawFd) -> bool {
+    check_extension(fd, cap::SYNC_MMU) == Ok(1)
 }
 
 /// Sets a memory slot.

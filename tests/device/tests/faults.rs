@@ -6,16 +6,24 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
-use gzvm_abi::{ext, hvc};
+use gzvm_abi::{ext, hvc, BLOCK_PAGES};
 use gzvm_device_test::events::Event;
+use gzvm_device_test::guest;
 use gzvm_device_test::life::{live_fully, memory, vms};
-use gzvm_device_test::mapping::Mapping;
+use gzvm_device_test::machine::{Machine, Vcpu, RAM};
+use gzvm_device_test::mapping::{Mapping, PAGE};
 use gzvm_device_test::raw::{Audit, Raw};
 use gzvm_device_test::suite::Needs;
 use gzvm_device_test::sys::{self, status_field};
 use gzvm_device_test::tests;
 
+const MIB: u64 = 1 << 20;
+/// Where the tests have memory beside the machine's own.
+const EXTRA: u64 = RAM + 512 * MIB;
+/// What guests write.
+const WRITTEN: u64 = 22;
 const FAILSLAB: &str = "/sys/kernel/debug/failslab";
 
 /// Statuses that the driver knows, one that it does not, and absurd ones.
@@ -210,6 +218,83 @@ fn slow_hypercalls_are_waited_for() {
     }
 }
 
+/// What the guest finds in a page at [`EXTRA`], where it leaves [`WRITTEN`].
+fn poke(vcpu: &mut Vcpu, page: u64) -> u64 {
+    vcpu.answer_next_read(EXTRA + page * PAGE);
+    vcpu.report()
+}
+
+/// A VM whose guest writes [`WRITTEN`] where it is told, and other memory at [`EXTRA`].
+fn poker(extra: &Mapping) -> (Machine, Vcpu) {
+    let machine = Machine::new(2 * MIB, guest::poke());
+    sys::set_region(&machine.vm, 7, EXTRA, extra.size(), extra.address()).expect("slot");
+    let vcpu = machine.boot_vcpu(&[0, WRITTEN]);
+    (machine, vcpu)
+}
+
+/// A change of the owner's mapping during a hypercall that maps the old pages.
+fn w25_a_change_waits_for_a_slow_mapping() {
+    const BATCHES: u64 = 8;
+    let raw = Raw::get();
+    let memory = Mapping::anonymous(2 * MIB);
+    memory.ask_for_small_pages();
+    let (machine, mut vcpu) = poker(&memory);
+    if !sys::follows_owner(&machine.vm) {
+        return;
+    }
+    let first = |batch: u64| batch * BLOCK_PAGES / BATCHES;
+    let fill = |value| (0..BATCHES).for_each(|batch| memory.write(first(batch) * PAGE, value));
+    for delay in [1, 3, 7, 12, 20] {
+        memory.drop_pages(0, 2 * MIB);
+        fill(11);
+        let pinned = status_field("VmPin");
+        let index = u64::from(hvc::MAP_GUEST_BLOCK - hvc::ID_BASE);
+        let plan = Plan::new(&raw, index, 0, 1000, 0, ext::TEST_FAULT_DELAY);
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| poke(&mut vcpu, 0));
+            while status_field("VmPin") == pinned && !slow.is_finished() {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(delay));
+            memory.drop_pages(0, 2 * MIB);
+            fill(33);
+            let found = slow.join().expect("the vCPU");
+            assert!([0, 11, 33].contains(&found), "{found}");
+        });
+        assert!(plan.end() > 0);
+        for batch in 1..BATCHES {
+            assert_eq!(poke(&mut vcpu, first(batch)), 33, "batch {batch} after {delay} ms");
+        }
+    }
+}
+
+/// A hole in a record makes two of it, for which there may be no memory: then more is taken.
+fn w25_pages_are_taken_without_memory_for_a_record() {
+    let Some(fail) = FailNth::open() else { return };
+    let memory = Mapping::anonymous(4 * MIB);
+    memory.ask_for_small_pages();
+    let (machine, mut vcpu) = poker(&memory);
+    if !sys::follows_owner(&machine.vm) {
+        return;
+    }
+    for page in 0..2 * BLOCK_PAGES {
+        memory.write(page * PAGE, 100 + page);
+        assert_eq!(poke(&mut vcpu, page), 100 + page);
+    }
+    for page in (3..2 * BLOCK_PAGES).step_by(7) {
+        let pinned = status_field("VmPin");
+        fail.set(1);
+        memory.drop_pages(page * PAGE, PAGE);
+        fail.struck();
+        assert!(status_field("VmPin") <= pinned - 4, "page {page} is unpinned");
+        memory.write(page * PAGE, 33);
+        assert_eq!(poke(&mut vcpu, page), 33, "page {page}");
+        for beside in [page - 1, page + 1] {
+            assert_eq!(poke(&mut vcpu, beside), WRITTEN, "beside page {page}");
+        }
+    }
+}
+
 /// The kernel's own counter of what fails: number `n` of this thread's next allocations.
 struct FailNth(fs::File);
 
@@ -277,7 +362,11 @@ fn main() {
             each_hypercall_of_a_protected_vm_lies_in_turn,
             a_vm_that_is_not_destroyed_keeps_its_memory,
             slow_hypercalls_are_waited_for,
+            w25_a_change_waits_for_a_slow_mapping,
         ],
-        Needs::Device => [w27_each_allocation_fails_in_turn],
+        Needs::Device => [
+            w27_each_allocation_fails_in_turn,
+            w25_pages_are_taken_without_memory_for_a_record,
+        ],
     ]
 }

@@ -6,7 +6,7 @@ use gzvm_device_test::guest;
 use gzvm_device_test::machine::{Machine, RAM};
 use gzvm_device_test::mapping::{memfd, Mapping, PAGE};
 use gzvm_device_test::suite::Needs;
-use gzvm_device_test::sys::{self, set_region, status_field};
+use gzvm_device_test::sys::{self, follows_owner, set_region, status_field};
 use gzvm_device_test::tests;
 
 const MIB: u64 = 1 << 20;
@@ -140,7 +140,7 @@ fn w24_slots_that_start_and_end_inside_blocks() {
     check_all_pages(&machine, PAGE);
 }
 
-fn w05_w24_a_page_changed_by_the_vmm_stays_the_guests() {
+fn w05_w24_a_page_changed_by_the_vmm_is_the_guests_where_it_follows() {
     let machine = Machine::new(4 * MIB, guest::poke());
     let target = 2 * MIB + 5 * PAGE;
     machine.ram.write(target, 11);
@@ -148,14 +148,18 @@ fn w05_w24_a_page_changed_by_the_vmm_stays_the_guests() {
     vcpu.answer_next_read(RAM + target);
     assert_eq!(vcpu.report(), 11);
     assert_eq!(machine.ram.read(target), 22);
-    // The VMM's page is another one from now on; the guest keeps its own, which stays pinned.
+    // The VMM's page is another one from now on. The guest gets it, or keeps its own for good, which
+    // stays pinned.
     machine.ram.replace_page(target);
     machine.ram.write(target, 33);
+    let follows = follows_owner(&machine.vm);
+    let mut expected = if follows { 33 } else { 22 };
     for _ in 0..3 {
         vcpu.answer_next_read(RAM + target);
-        assert_eq!(vcpu.report(), 22);
+        assert_eq!(vcpu.report(), expected);
+        expected = 22;
     }
-    assert_eq!(machine.ram.read(target), 33);
+    assert_eq!(machine.ram.read(target), if follows { 22 } else { 33 });
 }
 
 fn w05_a_page_that_comes_back_brings_in_no_other() {
@@ -169,14 +173,22 @@ fn w05_a_page_that_comes_back_brings_in_no_other() {
         vcpu.report()
     };
     assert_eq!(round(2 * MIB + 7 * PAGE), 11);
-    // The VMM's page is another one from now on. A fault of a neighbour in the same block must not
-    // look it up again: the guest's page is the one that was pinned.
-    machine.ram.replace_page(kept);
-    machine.ram.write(kept, 33);
+    // A fault of a neighbour in the same block must not look the page up again, nor pin it again.
+    let pinned = status_field("VmPin");
     for page in 8..12 {
         assert_eq!(round(2 * MIB + page * PAGE), 11);
+        assert_eq!(status_field("VmPin"), pinned, "one page went, one came");
+    }
+    // Where the guest keeps its page although the VMM has another one from now on, it is the one that
+    // was pinned; else the new one, which it gets by its own fault.
+    machine.ram.replace_page(kept);
+    machine.ram.write(kept, 33);
+    let expected = if follows_owner(&machine.vm) { 33 } else { 11 };
+    for page in 8..12 {
+        assert_eq!(round(2 * MIB + page * PAGE), expected);
     }
     assert_eq!(machine.ram.read(kept), 33);
+    assert_eq!(status_field("VmPin"), pinned);
 }
 
 fn w30_pinned_pages_are_charged_and_given_back() {
@@ -269,7 +281,7 @@ fn main() {
             demand_paging_brings_the_right_pages,
             demand_paging_from_a_memfd,
             w24_slots_that_start_and_end_inside_blocks,
-            w05_w24_a_page_changed_by_the_vmm_stays_the_guests,
+            w05_w24_a_page_changed_by_the_vmm_is_the_guests_where_it_follows,
             w05_a_page_that_comes_back_brings_in_no_other,
             w30_pinned_pages_are_charged_and_given_back,
             w30_the_locked_memory_limit_holds,

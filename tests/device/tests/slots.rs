@@ -146,33 +146,26 @@ fn w44_more_slots_than_anybody_needs() {
     assert_eq!(poke(&mut vcpu, at(9).0), WRITTEN);
 }
 
-/// State of a guest range, and for how many bytes it holds.
-fn state(machine: &Machine, gpa: u64, size: u64) -> sys::Result<(u32, u64)> {
-    let mut range = uapi::RangeState { guest_phys_addr: gpa, size, ..Default::default() };
-    sys::ioctl(&machine.vm, uapi::GET_RANGE_STATE, &mut range)?;
-    Ok((range.state, range.size))
-}
-
 fn range_state_of_an_unprotected_vm() {
     let (machine, mut vcpu) = poker();
     let extra = Mapping::anonymous(8 * MIB);
     set_region(&machine.vm, 7, EXTRA, 8 * MIB, extra.address()).expect("slot");
-    assert_eq!(state(&machine, EXTRA - PAGE, 9 * MIB), Ok((uapi::RANGE_STATE_ABSENT, PAGE)));
-    assert_eq!(state(&machine, EXTRA, 9 * MIB), Ok((uapi::RANGE_STATE_UNPINNED, 8 * MIB)));
-    assert_eq!(state(&machine, EXTRA + 8 * MIB, MIB), Ok((uapi::RANGE_STATE_ABSENT, MIB)));
+    assert_eq!(machine.range_state(EXTRA - PAGE, 9 * MIB), Ok((uapi::RANGE_STATE_ABSENT, PAGE)));
+    assert_eq!(machine.range_state(EXTRA, 9 * MIB), Ok((uapi::RANGE_STATE_UNPINNED, 8 * MIB)));
+    assert_eq!(machine.range_state(EXTRA + 8 * MIB, MIB), Ok((uapi::RANGE_STATE_ABSENT, MIB)));
     poke(&mut vcpu, EXTRA + 5 * MIB);
-    let (before, bytes) = state(&machine, EXTRA, 8 * MIB).expect("state");
+    let (before, bytes) = machine.range_state(EXTRA, 8 * MIB).expect("state");
     assert_eq!(before, uapi::RANGE_STATE_UNPINNED);
     // A page, or the block around it.
     assert!(bytes == 5 * MIB || bytes == 4 * MIB, "{bytes:#x}");
     let mut shared = 0;
     while let Ok((uapi::RANGE_STATE_SHARED, more)) =
-        state(&machine, EXTRA + bytes + shared, 2 * MIB)
+        machine.range_state(EXTRA + bytes + shared, 2 * MIB)
     {
         shared += more;
     }
     assert!(shared == PAGE || shared == 2 * MIB, "{shared:#x}");
-    assert_eq!(state(&machine, EXTRA + 5 * MIB, PAGE), Ok((uapi::RANGE_STATE_SHARED, PAGE)));
+    assert_eq!(machine.range_state(EXTRA + 5 * MIB, PAGE), Ok((uapi::RANGE_STATE_SHARED, PAGE)));
 }
 
 fn range_state_of_a_protected_vm() {
@@ -180,22 +173,26 @@ fn range_state_of_a_protected_vm() {
     machine.protect().expect("protected VM");
     let mut vcpu = machine.boot_vcpu(&[0, 77]);
     let page = RAM + 2 * MIB + 3 * PAGE;
-    assert_eq!(state(&machine, page, PAGE), Ok((uapi::RANGE_STATE_UNPINNED, PAGE)));
+    assert_eq!(machine.range_state(page, PAGE), Ok((uapi::RANGE_STATE_UNPINNED, PAGE)));
     vcpu.answer_next_read(page);
     assert_eq!(vcpu.report(), 0, "result of the call");
-    assert_eq!(state(&machine, page, PAGE), Ok((uapi::RANGE_STATE_UNPINNED, PAGE)));
+    assert_eq!(machine.range_state(page, PAGE), Ok((uapi::RANGE_STATE_UNPINNED, PAGE)));
     vcpu.report();
-    assert_eq!(state(&machine, page, PAGE), Ok((uapi::RANGE_STATE_PRIVATE, PAGE)));
+    assert_eq!(machine.range_state(page, PAGE), Ok((uapi::RANGE_STATE_PRIVATE, PAGE)));
     vcpu.answer_next_read(page);
     assert_eq!(vcpu.report(), 0, "result of the call");
-    assert_eq!(state(&machine, page, PAGE), Ok((uapi::RANGE_STATE_UNPINNED, PAGE)), "given back");
+    assert_eq!(
+        machine.range_state(page, PAGE),
+        Ok((uapi::RANGE_STATE_UNPINNED, PAGE)),
+        "given back"
+    );
 }
 
 fn range_state_refuses_garbage() {
     let machine = Machine::new(MIB, guest::poke());
     for (gpa, size) in [(RAM + 1, PAGE), (RAM, PAGE + 1), (RAM, 0), (u64::MAX - PAGE + 1, 2 * PAGE)]
     {
-        assert_eq!(state(&machine, gpa, size), Err(libc::EINVAL), "{gpa:#x} {size:#x}");
+        assert_eq!(machine.range_state(gpa, size), Err(libc::EINVAL), "{gpa:#x} {size:#x}");
     }
     for (flags, pad) in [(1, 0), (0, 1)] {
         let mut range =
@@ -207,7 +204,7 @@ fn range_state_refuses_garbage() {
 
 fn range_state_is_refused_without_the_extension() {
     let machine = Machine::new(MIB, guest::poke());
-    assert_eq!(state(&machine, RAM, PAGE), Err(libc::EOPNOTSUPP));
+    assert_eq!(machine.range_state(RAM, PAGE), Err(libc::EOPNOTSUPP));
 }
 
 fn main() {

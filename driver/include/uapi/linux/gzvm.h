@@ -37,6 +37,8 @@
 
 /* Capabilities of GZVM_CHECK_EXTENSION. */
 #define GZVM_CAP_VM_GPA_SIZE		0xa5
+/* 1: the guest follows changes of its owner's mapping behind slots. */
+#define GZVM_CAP_SYNC_MMU		0x92e0
 /* Bits of GZVM_EXT_*; with 0 the hypervisor has no extension. */
 #define GZVM_CAP_EXTENSIONS		0x92f0
 /*
