@@ -93,7 +93,7 @@ pub fn debug(project: &Project, results: &mut Results) -> Result<()> {
     boot_tests(project, &machine(&parts, false), "debug strict", &strict, DEVICE_LIMITS, results)
 }
 
-/// One test program in the default machine.
+/// One test program, in the default machine or in that with the strict hypervisor.
 ///
 /// # Errors
 ///
@@ -101,12 +101,18 @@ pub fn debug(project: &Project, results: &mut Results) -> Result<()> {
 pub fn one(
     project: &Project,
     variant: Variant,
-    suite: &str,
-    filter: Option<&str>,
+    suite: (&str, Option<&str>),
+    strict: bool,
     results: &mut Results,
 ) -> Result<()> {
     let parts = parts::build(project, variant)?;
+    let (suite, filter) = suite;
     let mut words = one_suite(suite, filter);
+    if strict {
+        words += " refhyp.strict";
+        let machine = machine(&parts, false);
+        return boot_tests(project, &machine, "strict", &words, DEVICE_LIMITS, results);
+    }
     if parts::ALONE.contains(&suite) {
         words += &format!(" gzvm.tests={suite}");
     }

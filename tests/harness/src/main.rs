@@ -79,12 +79,15 @@ enum Task {
         /// The device tests on a kernel with KASAN and kmemleak, and nothing else
         #[arg(long, conflicts_with_all = ["host", "machine"])]
         debug: bool,
-        /// Only this test program, in the default machine
+        /// Only this test program, or these with commas between, in the default machine
         #[arg(long)]
         suite: Option<String>,
         /// Only tests whose names contain this (with --suite)
         #[arg(long, requires = "suite")]
         filter: Option<String>,
+        /// On the hypervisor without extensions (with --suite)
+        #[arg(long, requires = "suite", conflicts_with = "debug")]
+        strict: bool,
     },
     /// Break the driver on purpose and see that the tests notice
     Mutations {
@@ -136,13 +139,13 @@ fn task(project: &Project, task: Task) -> Result<ExitCode> {
             let parts = parts::build(project, Variant::Usual)?;
             options.machine(&parts, "quiet gzvm.mode=shell").interactive()?;
         }
-        Task::Test { host, machine, debug, suite, filter } => {
+        Task::Test { host, machine, debug, suite, filter, strict } => {
             let what = What { here: !machine, in_qemu: !host };
             let name = if debug { "debug" } else { "gzvm" };
             return report(project, name, |results| match suite {
                 Some(suite) => {
-                    let filter = filter.as_deref();
-                    machine_tests::one(project, variant(debug), &suite, filter, results)
+                    let suite = (&*suite, filter.as_deref());
+                    machine_tests::one(project, variant(debug), suite, strict, results)
                 }
                 None if debug => machine_tests::debug(project, results),
                 None => all_tests(project, what, results),
