@@ -71,6 +71,31 @@ pub fn ask(cid: u32, request: Request) -> Result<Report, ClockError> {
     judge(cid, &answer, asked, Now::read())
 }
 
+/// How often a resync is tried.
+const ATTEMPTS: u32 = 3;
+
+/// Has the agent in the VM with this CID set the guest's clock. If the host's is set meanwhile, it is
+/// asked again.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn resync(cid: u32) -> Result<Report, ClockError> {
+    persist(|| ask(cid, Request::Resync))
+}
+
+fn persist(mut ask: impl FnMut() -> Result<Report, ClockError>) -> Result<Report, ClockError> {
+    let mut attempt = 1;
+    loop {
+        match ask() {
+            Err(ClockError::HostStepped | ClockError::Implausible { .. }) if attempt < ATTEMPTS => {
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
 /// The host's clocks.
 #[derive(Clone, Copy, Debug)]
 struct Now {
@@ -153,5 +178,34 @@ mod tests {
         assert!(matches!(judged(line, 4, 10_004), Err(ClockError::HostStepped)));
         assert!(matches!(judged(line, 10_004, 4), Err(ClockError::HostStepped)));
         assert!(judged(line, 50, 60).is_ok());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_meanwhile_is_asked_again() {
+        let mut asked = 0;
+        let report = persist(|| {
+            asked += 1;
+            let report =
+                Report::new(&[Sample { guest_ns: 1, host_ns: 1 }], Some(5), Duration::ZERO);
+            report.filter(|_| asked == 2).ok_or(ClockError::HostStepped)
+        });
+        assert_eq!((report.unwrap().stepped_ns, asked), (Some(5), 2));
+    }
+
+    #[test]
+    fn asking_ends() {
+        let count = |error: fn() -> ClockError| {
+            let mut asked = 0;
+            let done = persist(|| {
+                asked += 1;
+                Err(error())
+            });
+            assert!(done.is_err());
+            asked
+        };
+        assert_eq!(count(|| ClockError::HostStepped), ATTEMPTS);
+        // Who does not listen is asked once.
+        let nobody = || ClockError::NoAgent { cid: 3, source: io::ErrorKind::TimedOut.into() };
+        assert_eq!(count(nobody), 1);
     }
 }

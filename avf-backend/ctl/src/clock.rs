@@ -3,7 +3,7 @@
 
 use crate::cli::ClockArgs;
 use anyhow::{Context, Result};
-use gzvm_clock::client::{ask, ClockError};
+use gzvm_clock::client::{ask, resync, ClockError};
 use gzvm_clock::protocol::Request;
 use gzvm_clock::watch::Watch;
 use gzvm_clock::Report;
@@ -28,14 +28,6 @@ pub fn clock(args: &ClockArgs) -> Result<()> {
 
 fn say(cid: u32, report: Report) {
     println!("CID {cid}: {report}");
-}
-
-/// Sets the guest's clock. If the host's is set meanwhile, the second try has the right time.
-fn resync(cid: u32) -> Result<Report, ClockError> {
-    match ask(cid, Request::Resync) {
-        Err(ClockError::HostStepped | ClockError::Implausible { .. }) => ask(cid, Request::Resync),
-        answer => answer,
-    }
 }
 
 /// Sets the guest's clock now and after each discontinuity of the host's, until the guest is gone.

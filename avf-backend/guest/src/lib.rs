@@ -37,6 +37,8 @@ mod geniezone;
 mod held;
 mod hvc;
 mod mmio_guard;
+#[cfg(any(test, feature = "virtio"))]
+mod pool;
 mod share;
 #[cfg(test)]
 mod tests;
@@ -50,6 +52,8 @@ pub use hvc::Hvc;
 #[cfg(target_arch = "aarch64")]
 pub use hvc::Hypervisor;
 pub use mmio_guard::{GuardedRange, MmioGuard};
+#[cfg(any(test, feature = "virtio"))]
+pub use pool::{share_pool, PoolHal};
 pub use share::SharedRange;
 pub use trng::Trng;
 pub use uid::Uid;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a VM is made of, after the command line was understood.
 
+use crate::clock::Resync;
 use crate::devices::pci::PciWindows;
 use crate::layout::MIB;
 use crate::memory::Mode;
@@ -33,6 +34,12 @@ pub struct Config {
     pub disks: Vec<DiskConfig>,
     /// Where the guest finds PCI.
     pub pci: PciWindows,
+    /// Whether the VM has a balloon.
+    pub balloon: bool,
+    /// Whether the guest may report free memory.
+    pub page_reporting: bool,
+    /// Whether the guest's clock follows steps of the host's.
+    pub clock_resync: Resync,
     /// When the host provides guest memory.
     pub memory_mode: Mode,
     /// Whether guest memory asks for transparent huge pages.

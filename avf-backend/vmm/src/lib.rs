@@ -17,12 +17,15 @@
 //! | [`control`] | which commands a running VM takes |
 //! | [`vcpu`] | what each exit of a vCPU means |
 //! | [`machine`] | in which order all that is done |
+//! | [`clock`] | when the guest's clock is set |
+//! | [`guest_log`] | how much of a guest's faults the log takes |
 //! | [`status`] | what the process's exit status says |
 //!
 //! Whether the host can run the VM at all, and what to do if not, is [`gzvm_preflight`]'s business.
 
 pub mod boot;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod devices;
@@ -30,6 +33,7 @@ pub mod disk;
 pub mod event;
 pub mod fdt;
 pub mod files;
+pub mod guest_log;
 pub mod layout;
 pub mod machine;
 pub mod memory;

@@ -9,6 +9,7 @@
 mod devices;
 
 use crate::boot::{self, BootError};
+use crate::clock::{self, Resync};
 use crate::config::{Config, Payload, Protection, Vcpus};
 use crate::control::Control;
 use crate::devices::bus::Overlap;
@@ -17,7 +18,7 @@ use crate::event::VmEvent;
 use crate::fdt::{self, Description, FdtError, Seeds};
 use crate::files;
 use crate::layout::{Layout, LayoutError, Placement, DTB_WINDOW, PVMFW, PVMFW_SIZE, SERIAL};
-use crate::memory::{GuestRam, MemoryError, Policy};
+use crate::memory::{GuestRam, MemoryError, Policy, Rule};
 use crate::sigbus;
 use crate::signals;
 use crate::status::ExitStatus;
@@ -132,7 +133,8 @@ pub fn run(config: &Config) -> Result<Ending, StartError> {
     signals::prepare_kicks().map_err(io_error("signals"))?;
     let gzvm = Gzvm::open_at(&config.device)
         .map_err(|e| gzvm_preflight::presence::explain(Path::new("/"), &config.device, e))?;
-    let machine = Machine::prepare(config, vcpus(config.vcpus, gzvm.max_vcpus()?)?)?;
+    let rule = Rule::ask(&gzvm, config.protection.is_protected())?;
+    let machine = Machine::prepare(config, vcpus(config.vcpus, gzvm.max_vcpus()?)?, rule)?;
     let running = machine.start(&gzvm, &sender)?;
     drop(sender);
     Ok(running.wait(&receiver))
@@ -151,8 +153,9 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Makes memory and devices, loads the payload and writes the device tree.
-    pub fn prepare(config: &'a Config, vcpus: u32) -> Result<Self, StartError> {
+    /// Makes memory and devices, loads the payload and writes the device tree. `rule` says what may be
+    /// taken from the guest.
+    pub fn prepare(config: &'a Config, vcpus: u32, rule: Rule) -> Result<Self, StartError> {
         let bios = matches!(config.payload, Payload::Bios(_));
         let pvmfw = config.protection.has_firmware();
         let layout = Layout::new(config.memory, config.swiotlb, vcpus, bios, pvmfw)?;
@@ -170,7 +173,7 @@ impl<'a> Machine<'a> {
             boot::load_firmware(path, ram.memory())?;
         }
         let times = Arc::new(GuestTimes::new(vcpus));
-        let devices = Devices::new(config, &ram, Arc::clone(&times))?;
+        let devices = Devices::new(config, &ram, Arc::clone(&times), rule)?;
         let control = config.socket.as_deref().map(Control::open).transpose();
         let control = control.map_err(io_error("control socket"))?;
         let machine = Self { config, layout, placement, vcpus, ram, devices, times, control };
@@ -230,12 +233,16 @@ impl<'a> Machine<'a> {
         for vcpu in &vcpus {
             self.set_registers(vcpu)?;
         }
+        let balloon = self.devices.balloon();
         let bus = self.devices.start(events)?;
         let threads =
             VcpuThreads::spawn(vcpus, bus, &self.times, events).map_err(io_error("vCPU thread"))?;
         let vcpus = Arc::new(threads);
+        if let (Resync::Auto, Some(cid)) = (self.config.clock_resync, self.config.cid) {
+            clock::follow(cid).map_err(io_error("timer"))?;
+        }
         if let Some(control) = self.control {
-            control.serve(Arc::clone(&vcpus)).map_err(io_error("control socket"))?;
+            control.serve(Arc::clone(&vcpus), balloon).map_err(io_error("control socket"))?;
         }
         Ok(Running { vcpus, _vm: vm })
     }

@@ -5,8 +5,10 @@
 //! slot is exactly one mapping of the kernel's, and the kernel joins neighbours.
 
 mod policy;
+mod reclaim;
 
 pub use policy::{Mode, Policy};
+pub use reclaim::{host_page, ReclaimError, Reclaimer, Rule};
 
 use crate::layout::{Layout, Region, MIB};
 use gzvm::abi::uapi::{self, UserspaceMemoryRegion};

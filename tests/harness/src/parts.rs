@@ -88,6 +88,7 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     host.data(&format!("{GUESTS}/linux-initramfs.cpio.gz"), 0o644, guest.gzip()?);
     host.file(&format!("{GUESTS}/payload.bin"), &bare.payload)?;
     host.file(&format!("{GUESTS}/pvmfw.bin"), &bare.pvmfw)?;
+    host.file(&format!("{GUESTS}/virtio.bin"), &bare.virtio)?;
     if let Some(policy) = sepolicy::for_machine(project)? {
         host.file("usr/share/gzvm/sepolicy", &policy)?;
     }
@@ -115,6 +116,7 @@ struct BareMetal {
     refhyp_test: PathBuf,
     payload: PathBuf,
     pvmfw: PathBuf,
+    virtio: PathBuf,
 }
 
 fn bare_metal(project: &Project) -> Result<BareMetal> {
@@ -125,6 +127,7 @@ fn bare_metal(project: &Project) -> Result<BareMetal> {
         refhyp_test: test_hypervisor(project, "refhyp-test")?,
         payload: flat("payload", "payload")?,
         pvmfw: flat("pvmfw", "pvmfw")?,
+        virtio: flat("virtio-guest", "virtio")?,
     })
 }
 

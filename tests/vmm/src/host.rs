@@ -14,8 +14,17 @@ const SETTLING: Duration = Duration::from_secs(30);
 
 /// The MD5 sum of a file, as busybox says it.
 pub fn md5(path: &Path) -> Result<String> {
-    let output = Command::new("md5sum").arg(path).output().context("md5sum")?;
-    ensure!(output.status.success(), "md5sum {}", path.display());
+    sum("md5sum", path)
+}
+
+/// The SHA-256 hash of a file, as busybox says it.
+pub fn sha256(path: &Path) -> Result<String> {
+    sum("sha256sum", path)
+}
+
+fn sum(program: &str, path: &Path) -> Result<String> {
+    let output = Command::new(program).arg(path).output().context(program.to_owned())?;
+    ensure!(output.status.success(), "{program} {}", path.display());
     first_word(&String::from_utf8_lossy(&output.stdout))
 }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod console;
+pub mod control;
 pub mod guest;
 pub mod host;
 pub mod stream;

@@ -8,7 +8,7 @@ use anyhow::{ensure, Context, Result};
 use gzvm_vmm_test::console::Console;
 use gzvm_vmm_test::guest::{Guest, COMMANDS};
 use gzvm_vmm_test::vmm::{pipe, Setup};
-use gzvm_vmm_test::{tests, PATIENCE};
+use gzvm_vmm_test::{host, tests, PATIENCE};
 use nix::sys::time::TimeSpec;
 use nix::time::{clock_gettime, clock_settime, ClockId};
 use std::ops::RangeInclusive;
@@ -32,7 +32,8 @@ fn guest() -> Result<MutexGuard<'static, Option<Guest>>> {
         let mut setup = Setup::new()?;
         setup
             .args("--protected-vm-without-firmware --swiotlb 16 --mem 144 --cpus 2 --cid")
-            .arg(CID);
+            .arg(CID)
+            .args("--clock-resync off");
         *guard = Some(Guest::boot(setup, COMMANDS)?);
     }
     Ok(guard)
@@ -174,6 +175,26 @@ fn watcher_follows_steps_of_the_host() -> Result<()> {
     stepped(&watcher.line()?, -STEP)
 }
 
+/// Without being told to: nobody asks but the VMM.
+fn vmm_follows_steps_of_the_host() -> Result<()> {
+    let other = "4401";
+    let mut setup = Setup::new()?;
+    setup.args("--protected-vm-without-firmware --swiotlb 16 --mem 144 --cid").arg(other);
+    let mut guest = Guest::boot(setup, COMMANDS)?;
+    step_host(STEP)?;
+    let told = host::settles("the guest's clock", || {
+        Ok(guest.vmm.said().contains("the host's clock was set; the guest's by"))
+    });
+    let seen = guest.run("date +%s");
+    let expected = host_seconds();
+    step_host(-STEP)?;
+    told.with_context(|| guest.vmm.said())?;
+    let (seen, expected): (i64, i64) = (seen?.parse()?, expected?);
+    // Not the time of before, nor of a real-time clock that was read at the start.
+    ensure!((expected - seen).abs() < STEP / 2, "the guest has {seen}, the host {expected}");
+    guest.end("poweroff -f")?.check(0, "")
+}
+
 fn guest_without_agent_is_unknown() -> Result<()> {
     in_guest("$bb killall gzvm-clock-agent")?;
     let output = Command::new("vm").args(["clock", CID]).output().context("vm")?;
@@ -192,6 +213,7 @@ fn main() {
         offset_has_a_bound,
         offset_follows_a_step_of_the_host_until_a_resync,
         watcher_follows_steps_of_the_host,
+        vmm_follows_steps_of_the_host,
         guest_without_agent_is_unknown,
     ]
 }

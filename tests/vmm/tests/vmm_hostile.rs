@@ -60,6 +60,47 @@ fn flood_of_mmio_does_not_grow_the_vmm() -> Result<()> {
     vmm.wait()?.check(-(Signal::SIGTERM as i32), "")
 }
 
+/// Starts of a device that [`FAULTS`] does, each without features.
+const STARTS: usize = 4000;
+/// Lines of the log that may come of it: the first few, and one each ten seconds.
+const LINES: usize = STARTS / 10;
+
+/// Resets and starts the first device again and again, says D and sleeps.
+const FAULTS: [u32; 14] = [
+    0xd2a5_8001, // mov x1, #0x2c000000
+    0x5281_f402, // mov w2, #4000
+    0x3900_503f, // 1: strb wzr, [x1, #0x14]
+    0x5280_0083, // mov w3, #4 (DRIVER_OK)
+    0x3900_5023, // strb w3, [x1, #0x14]
+    0x7100_0442, // subs w2, w2, #1
+    0x54ff_ff81, // b.ne 1b
+    0xd280_7f07, // mov x7, #0x3f8
+    0x5280_0888, // mov w8, #'D'
+    0x3900_00e8, // strb w8, [x7]
+    0x5280_0148, // mov w8, #'\n'
+    0x3900_00e8, // strb w8, [x7]
+    0xd503_207f, // 2: wfi
+    0x17ff_ffff, // b 2b
+];
+
+/// A guest's faults are told, but they do not fill the log.
+fn faults_do_not_fill_the_log() -> Result<()> {
+    fs::write("/tmp/faults", FAULTS.map(u32::to_le_bytes).as_flattened())?;
+    let mut setup = Setup::new()?;
+    let mut console = setup.console("hardware=serial,num=1")?;
+    let bios = setup.open("/tmp/faults")?;
+    setup.args("--mem 16 --bios").arg(&bios);
+    let mut vmm = setup.start()?;
+    console.expect("D", PATIENCE).map_err(|e| e.context(vmm.said()))?;
+    vmm.signal(Signal::SIGTERM)?;
+    let ended = vmm.wait()?;
+    ended.check(-(Signal::SIGTERM as i32), "started before its features were agreed on")?;
+    let lines = ended.said.matches("started before its features").count();
+    println!("{STARTS} faults, {lines} lines");
+    ensure!(lines <= LINES, "{lines} lines");
+    Ok(())
+}
+
 fn main() {
-    tests![flood_of_mmio_does_not_grow_the_vmm]
+    tests![flood_of_mmio_does_not_grow_the_vmm, faults_do_not_fill_the_log]
 }

@@ -35,10 +35,8 @@ const fn refused(name: &'static str, takes_value: bool, why: &'static str) -> Re
 
 /// Accepted without effect.
 pub const WITHOUT_EFFECT: &[WithoutEffect] = &[
-    without_effect("balloon-page-reporting", false, "a balloon that frees nothing is not offered"),
     without_effect("boost-uclamp", false, "a scheduling hint"),
     without_effect("disable-sandbox", false, "SELinux is the sandbox; there is no other"),
-    without_effect("no-balloon", false, "there is none"),
     without_effect("no-pmu", false, "GenieZone guests have no PMU"),
     without_effect("no-usb", false, "there is no USB"),
     without_effect("virt-cpufreq", false, "a scheduling hint"),

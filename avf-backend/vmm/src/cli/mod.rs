@@ -10,6 +10,7 @@ pub mod kv;
 pub mod options;
 pub mod serial;
 
+use crate::clock::Resync;
 use crate::config::{
     Config, DiskConfig, Payload, Protection, SerialPort, Vcpus, DEFAULT_MEMORY, DEFAULT_SWIOTLB,
 };
@@ -106,6 +107,18 @@ struct RunArgs {
     /// Where PCI is: `mem=[start=A,size=S],cam=[start=A,size=S]`
     #[arg(long, value_name = "SPEC", value_parser = options::pci)]
     pci: Option<PciWindows>,
+
+    /// The VM has no balloon
+    #[arg(long, conflicts_with = "balloon_page_reporting")]
+    no_balloon: bool,
+
+    /// The guest tells which memory is free, and the host takes it
+    #[arg(long)]
+    balloon_page_reporting: bool,
+
+    /// Whether the guest's clock is set when the host's was set: auto or off
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    clock_resync: Resync,
 
     /// When the host provides guest memory: lazy, prefault or static
     #[arg(long, value_name = "MODE", default_value = "lazy")]
@@ -243,6 +256,9 @@ fn config(run: RunArgs) -> Result<Config, String> {
         consoles: consoles(&run.serial)?,
         disks: run.block,
         pci: run.pci.unwrap_or_default(),
+        balloon: !run.no_balloon,
+        page_reporting: run.balloon_page_reporting,
+        clock_resync: run.clock_resync,
         memory_mode: run.memory_policy,
         hugepages: run.hugepages,
         dont_fork: run.unmap_guest_memory_on_fork,

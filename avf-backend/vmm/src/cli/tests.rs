@@ -2,6 +2,7 @@
 //! The table of options, row by row, and command lines as virtmgr emits them.
 
 use super::*;
+use crate::clock::Resync;
 use crate::config::{SerialInput, SerialOutput};
 use crate::layout::MIB;
 use proptest::prelude::*;
@@ -102,6 +103,25 @@ fn raw_vm_of_virtmgr() {
     assert_eq!(console.input, Some(SerialInput::File("/proc/self/fd/8".into())));
     assert_eq!(config.serial[1].number, 2);
     assert_eq!(config.socket, Some("/proc/self/fd/12".into()));
+    assert!(!config.balloon);
+}
+
+#[test]
+fn clock() {
+    assert_eq!(accepted(&["k"]).clock_resync, Resync::Auto);
+    assert_eq!(accepted(&["--clock-resync", "off", "k"]).clock_resync, Resync::Off);
+    assert!(refused(&["--clock-resync", "now", "k"]).contains("auto or off"));
+}
+
+#[test]
+fn balloon() {
+    let config = accepted(&["k"]);
+    assert!(config.balloon && !config.page_reporting);
+    let config = accepted(&["--balloon-page-reporting", "k"]);
+    assert!(config.balloon && config.page_reporting);
+    // crosvm refuses both together, too.
+    let message = refused(&["--no-balloon", "--balloon-page-reporting", "k"]);
+    assert!(message.contains("--balloon-page-reporting"), "{message}");
 }
 
 #[test]

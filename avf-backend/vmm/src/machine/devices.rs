@@ -3,6 +3,7 @@
 
 use super::{io_error, StartError};
 use crate::config::{Config, SerialOutput, SerialPort as PortConfig};
+use crate::control;
 use crate::devices::bus::Bus;
 use crate::devices::console::{self, Output};
 use crate::devices::irq::IrqLine;
@@ -11,6 +12,8 @@ use crate::devices::pvpanic::{self, PvPanic};
 use crate::devices::rtc::Rtc;
 use crate::devices::serial::SerialPort;
 use crate::devices::stall::{GuestTimes, StallDetector};
+use crate::devices::virtio::balloon::handle::Handle;
+use crate::devices::virtio::balloon::Balloon;
 use crate::devices::virtio::blk::Block;
 use crate::devices::virtio::console::Console;
 use crate::devices::virtio::interrupt::Interrupt;
@@ -23,7 +26,7 @@ use crate::disk;
 use crate::event::VmEvent;
 use crate::files;
 use crate::layout::{Region, RTC, SERIAL, SERIAL_SIZE, STALL_DETECTOR};
-use crate::memory::GuestRam;
+use crate::memory::{GuestRam, Rule};
 use crate::orphan;
 use gzvm::Vm;
 use std::fs::File;
@@ -40,17 +43,19 @@ pub struct Devices {
     inputs: Vec<(String, Arc<SerialPort>, File)>,
     failure_output: Option<File>,
     virtio: Vec<Arc<VirtioPci>>,
+    balloon: control::Balloon,
     panic: Option<Arc<PvPanic>>,
     stall: Arc<StallDetector>,
     pci: (PciWindows, u8),
 }
 
 impl Devices {
-    /// Makes them all; none does anything yet.
+    /// Makes them all; none does anything yet. `rule` says what may be taken from the guest.
     pub fn new(
         config: &Config,
         ram: &Arc<GuestRam>,
         times: Arc<GuestTimes>,
+        rule: Rule,
     ) -> Result<Self, StartError> {
         let mut devices = Self {
             bus: Bus::default(),
@@ -58,6 +63,7 @@ impl Devices {
             inputs: Vec::new(),
             failure_output: None,
             virtio: Vec::new(),
+            balloon: balloon(config, rule)?,
             panic: None,
             stall: Arc::new(StallDetector::new(times)),
             pci: (config.pci, 0),
@@ -71,6 +77,11 @@ impl Devices {
         for (name, device) in virtio(config, ram)? {
             devices.add_virtio(&mut host, name, device, ram, protected)?;
         }
+        if let Ok(handle) = &devices.balloon {
+            let handle = Arc::clone(handle);
+            let device = Balloon::new(handle, rule, protected, config.page_reporting);
+            devices.add_virtio(&mut host, "balloon".into(), Box::new(device), ram, protected)?;
+        }
         devices.add_panic(&mut host)?;
         devices.bus.add(RTC, Arc::new(Rtc::default()))?;
         devices.bus.add(STALL_DETECTOR, devices.stall.clone())?;
@@ -82,6 +93,11 @@ impl Devices {
     /// Where PCI is, and how many devices are behind its bridge.
     pub fn pci(&self) -> (PciWindows, u8) {
         self.pci
+    }
+
+    /// The balloon, or why there is none.
+    pub fn balloon(&self) -> control::Balloon {
+        self.balloon.clone()
     }
 
     /// Connects interrupts and notifications to the VM.
@@ -154,6 +170,28 @@ impl Devices {
         self.virtio.push(device);
         Ok(())
     }
+}
+
+/// The balloon's handle, or why the VM has no balloon. An unprotected VM whose pages stay pinned
+/// whatever the guest says would lose memory that the host does not get.
+fn balloon(config: &Config, rule: Rule) -> Result<control::Balloon, StartError> {
+    let why = match (config.balloon, config.protection.is_protected(), rule) {
+        (false, ..) => "there is no balloon (--no-balloon)",
+        (true, false, Rule::Never | Rule::Unpinned) => {
+            "there is no balloon: the hypervisor cannot take pages from a guest"
+        }
+        _ => "",
+    };
+    if config.page_reporting && rule == Rule::Never {
+        log::warn!(
+            "--balloon-page-reporting has no effect: the hypervisor cannot tell which pages the \
+             guest has given back"
+        );
+    }
+    Ok(match why {
+        "" => Ok(Arc::new(Handle::new().map_err(io_error("eventfd"))?)),
+        why => Err(why),
+    })
 }
 
 type Named = (String, Box<dyn VirtioDevice>);

@@ -25,7 +25,7 @@ fn config(args: &[&str]) -> Config {
 }
 
 fn prepare(config: &Config) -> Result<Machine<'_>, StartError> {
-    Machine::prepare(config, vcpus(config.vcpus, 17)?)
+    Machine::prepare(config, vcpus(config.vcpus, 17)?, Rule::Followed)
 }
 
 #[test]

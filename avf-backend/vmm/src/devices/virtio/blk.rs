@@ -5,6 +5,7 @@ use super::queue::Chain;
 use super::worker::{wait, Worker};
 use super::{device_type, read_bytes, Activation, VirtioDevice};
 use crate::disk::Disk;
+use crate::guest_warn;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -88,7 +89,7 @@ impl VirtioDevice for Block {
                 let memory = ram.memory();
                 let serve = |chain: Chain<'_>| Some(backend.serve(&name, memory, chain));
                 if let Err(e) = queue.process(memory, &interrupt, serve) {
-                    log::warn!("{name}: {e}");
+                    guest_warn!("{name}: {e}");
                 }
             }
         };
@@ -118,7 +119,7 @@ impl Backend {
     fn serve(&self, name: &str, memory: &GuestMemoryMmap, chain: Chain<'_>) -> u32 {
         let served = self.try_serve(name, memory, chain);
         served.unwrap_or_else(|e| {
-            log::warn!("{name}: a request that makes no sense: {e}");
+            guest_warn!("{name}: a request that makes no sense: {e}");
             0
         })
     }
@@ -134,7 +135,7 @@ impl Backend {
             Ok(()) => OK,
             Err(Failure::Unsupported) => UNSUPPORTED,
             Err(Failure::Io(e)) => {
-                log::warn!("{name}: {e}");
+                guest_warn!("{name}: {e}");
                 IO_ERROR
             }
         };

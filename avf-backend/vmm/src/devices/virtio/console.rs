@@ -6,6 +6,7 @@ use super::queue::Chain;
 use super::worker::{wait, Worker};
 use super::{device_type, Activation, ActiveQueue, VirtioDevice};
 use crate::devices::console::Output;
+use crate::guest_warn;
 use crate::memory::GuestRam;
 use nix::sys::eventfd::EventFd;
 use std::fs::File;
@@ -123,12 +124,12 @@ impl Port {
         let memory = self.ram.memory();
         let print = |chain: Chain<'_>| {
             if let Err(e) = print(memory, chain, output) {
-                log::warn!("{}: {e}", self.name);
+                guest_warn!("{}: {e}", self.name);
             }
             Some(0)
         };
         if let Err(e) = queue.process(memory, &self.interrupt, print) {
-            log::warn!("{}: {e}", self.name);
+            guest_warn!("{}: {e}", self.name);
         }
     }
 
@@ -146,7 +147,7 @@ impl Port {
             fill(memory, chain, input)
         };
         if let Err(e) = queue.process(memory, &self.interrupt, fill) {
-            log::warn!("{}: {e}", self.name);
+            guest_warn!("{}: {e}", self.name);
         }
         !read_once
     }

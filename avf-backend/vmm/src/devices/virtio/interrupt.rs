@@ -7,6 +7,7 @@
 //! rings, so it sees everything that was added before.
 
 use crate::devices::irq::IrqLine;
+use crate::guest_warn;
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use vm_superio::Trigger;
@@ -60,7 +61,7 @@ impl Interrupt {
     fn raise(&self, bit: u8) {
         if self.status.fetch_or(bit, Ordering::AcqRel) == 0 {
             if let Err(e) = self.line.trigger() {
-                log::warn!("virtio interrupt: {e}");
+                guest_warn!("virtio interrupt: {e}");
             }
         }
     }

@@ -6,6 +6,7 @@
 //! Everything that a guest writes is untrusted: queues check their rings against guest memory, and
 //! no device keeps more than a bounded buffer.
 
+pub mod balloon;
 pub mod blk;
 pub mod console;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub mod vsock;
 pub mod worker;
 
 use crate::memory::GuestRam;
+use gzvm::Vm;
 use interrupt::Interrupt;
 use nix::sys::eventfd::EventFd;
 use std::io;
@@ -34,6 +36,8 @@ pub mod device_type {
     pub const CONSOLE: u16 = 3;
     /// Entropy source.
     pub const RNG: u16 = 4;
+    /// Memory balloon.
+    pub const BALLOON: u16 = 5;
     /// Socket device.
     pub const VSOCK: u16 = 19;
 }
@@ -58,6 +62,8 @@ pub struct Activation {
     pub interrupt: Arc<Interrupt>,
     /// What was negotiated.
     pub features: u64,
+    /// The VM, if there is one.
+    pub vm: Option<Arc<Vm>>,
 }
 
 /// A device behind a transport.
@@ -76,6 +82,15 @@ pub trait VirtioDevice: Send {
 
     /// Reads the device's configuration. What is left untouched reads as 0.
     fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// The driver writes to the device's configuration. Most have nothing to write.
+    fn write_config(&self, _offset: u64, _data: &[u8]) {}
+
+    /// Why the device does not work with these features, if it does not; the guest's driver gives up
+    /// then.
+    fn refuses(&self, _accepted: u64) -> Option<&'static str> {
+        None
+    }
 
     /// Starts the device.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;

@@ -169,6 +169,7 @@ impl MmioDevice for VirtioPci {
     fn write(&self, offset: u64, data: &[u8]) {
         match offset {
             0x0..0x1000 => self.transport().write(offset - COMMON.start, data),
+            0x2000..0x3000 => self.transport().device().write_config(offset - DEVICE.start, data),
             0x3000..0x4000 => {
                 let index = (offset - NOTIFY.start) / u64::from(NOTIFY_STEP);
                 self.transport().notify(usize::try_from(index).unwrap_or(usize::MAX));

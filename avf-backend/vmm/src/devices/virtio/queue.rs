@@ -49,10 +49,15 @@ impl ActiveQueue {
         }
         if self.queue.enable_notification(memory)? && !stopped {
             // There is more, or there was by the time the driver saw that it has to kick again.
-            if let Err(e) = self.kick.write(1) {
-                log::warn!("virtio kick: {e}");
-            }
+            self.kick_again();
         }
         Ok(())
+    }
+
+    /// Has the device look at the queue once more.
+    pub fn kick_again(&self) {
+        if let Err(e) = self.kick.write(1) {
+            log::warn!("virtio kick: {e}");
+        }
     }
 }

@@ -3,10 +3,10 @@
 //! before vhost gets them: vhost reads through the kernel, which sees zeros where a page is private,
 //! and hangs.
 
+use crate::memory::host_page;
 use gzvm::abi::PAGE_SIZE;
 use gzvm::{RangeState, Vm};
 use nix::sys::prctl;
-use nix::unistd::{sysconf, SysconfVar};
 use std::ffi::CString;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -23,12 +23,6 @@ pub enum Answer {
 /// Asks the driver; `None` if it cannot tell.
 pub fn find_private(vm: &Vm, queue: &Queue) -> gzvm::Result<Option<Answer>> {
     look(queue, host_page(), |at, size| vm.range_state(at, size))
-}
-
-/// Bytes of a page of the host's kernel, in which the driver answers; never less than GenieZone's.
-fn host_page() -> u64 {
-    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-    size.and_then(|size| u64::try_from(size).ok()).unwrap_or(PAGE_SIZE).max(PAGE_SIZE)
 }
 
 fn look<E>(

@@ -4,6 +4,7 @@
 use super::queue::Chain;
 use super::worker::{wait, Worker};
 use super::{device_type, Activation, VirtioDevice};
+use crate::guest_warn;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -56,7 +57,7 @@ impl VirtioDevice for Rng {
                 let memory = ram.memory();
                 let fill = |chain: Chain<'_>| Some(fill(memory, chain, &source));
                 if let Err(e) = queue.process(memory, &interrupt, fill) {
-                    log::warn!("virtio-rng: {e}");
+                    guest_warn!("virtio-rng: {e}");
                 }
             }
         };
@@ -80,7 +81,7 @@ fn fill(memory: &vm_memory::GuestMemoryMmap, chain: Chain<'_>, mut source: &File
     match written {
         Ok(len) => u32::try_from(len).unwrap_or(0),
         Err(e) => {
-            log::warn!("virtio-rng: {e}");
+            guest_warn!("virtio-rng: {e}");
             0
         }
     }

@@ -6,6 +6,7 @@ use super::interrupt::Interrupt;
 use super::worker::event;
 use super::{rings, Activation, ActiveQueue, VirtioDevice};
 use crate::event::VmEvent;
+use crate::guest_warn;
 use crate::memory::GuestRam;
 use gzvm::Vm;
 use nix::sys::eventfd::EventFd;
@@ -256,9 +257,14 @@ impl Transport {
     fn accepts(&self) -> bool {
         let unknown = self.accepted & !self.offered;
         if unknown != 0 {
-            log::warn!("{}: features {unknown:#x} were not offered", self.name);
+            guest_warn!("{}: features {unknown:#x} were not offered", self.name);
+            return false;
         }
-        unknown == 0
+        let refused = self.device.refuses(self.accepted);
+        if let Some(why) = refused {
+            guest_warn!("{}: {why}", self.name);
+        }
+        refused.is_none()
     }
 
     fn start(&mut self) {
@@ -286,6 +292,7 @@ impl Transport {
             queues,
             interrupt: Arc::clone(&self.interrupt),
             features: self.accepted,
+            vm: self.vm.as_ref().map(|(vm, _)| Arc::clone(vm)),
         };
         if let Err(e) = self.device.activate(activation) {
             self.fail(&e.to_string());
@@ -308,14 +315,14 @@ impl Transport {
                 false
             }
             Some(Err(e)) => {
-                log::warn!("{}: {e}", self.name);
+                guest_warn!("{}: {e}", self.name);
                 false
             }
         }
     }
 
     fn fail(&mut self, why: &str) {
-        log::warn!("{}: {why}", self.name);
+        guest_warn!("{}: {why}", self.name);
         self.status |= NEEDS_RESET;
         self.interrupt.config();
     }

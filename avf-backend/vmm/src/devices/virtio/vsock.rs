@@ -7,6 +7,7 @@
 use super::transport::{ACCESS_PLATFORM, EVENT_IDX, VERSION_1};
 use super::worker::{event, wait, Worker};
 use super::{device_type, read_bytes, Activation, ActiveQueue, VirtioDevice};
+use crate::guest_warn;
 use crate::memory::GuestRam;
 use nix::sys::eventfd::EventFd;
 use std::io;
@@ -78,7 +79,7 @@ impl VirtioDevice for Vsock {
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let Activation { ram, queues, interrupt, features } = activation;
+        let Activation { ram, queues, interrupt, features, .. } = activation;
         let vhost = self.open(&ram)?;
         // ACCESS_PLATFORM would turn on address translation, which nobody would serve.
         let known = vhost.get_features().map_err(failed)? & (VERSION_1 | EVENT_IDX);
@@ -109,7 +110,7 @@ impl VirtioDevice for Vsock {
     fn reset(&mut self) {
         if let Some(running) = self.running.take() {
             if let Err(e) = running.vhost.stop() {
-                log::warn!("vhost-vsock: {e}");
+                guest_warn!("vhost-vsock: {e}");
             }
             running.worker.stop();
         }
