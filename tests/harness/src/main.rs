@@ -99,7 +99,11 @@ enum Task {
         filter: String,
     },
     /// Make the patches for the kernel's mailing lists, and check them
-    Patches,
+    Patches {
+        /// Without the build in the kernel's tree, which takes minutes
+        #[arg(long)]
+        quick: bool,
+    },
     /// Compare how C and Rust lay the kernel's structures out
     Layout,
     /// Remove what was built; the cache too when asked
@@ -160,7 +164,7 @@ fn task(project: &Project, task: Task) -> Result<ExitCode> {
             let kernel = kernel::build(project, &Fetcher::new(project), Variant::Usual)?;
             layout::check(project, &kernel)?;
         }
-        Task::Patches => patches::make(project)?,
+        Task::Patches { quick } => patches::make(project, quick)?,
         Task::Clean { cache } => clean(project, cache)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -27,15 +27,17 @@ const MAINTAINER: &str = "MAINTAINER";
 /// The title of our entry in MAINTAINERS.
 const ENTRY: &str = "GENIEZONE HYPERVISOR DRIVER";
 
-/// Makes the series below `target/gzvm/patches`, checks it and builds it in tree.
+/// Makes the series below `target/gzvm/patches`, checks it and, unless it is to be quick, builds it in tree.
 ///
 /// # Errors
 ///
 /// When it cannot be made, or does not pass a check.
-pub fn make(project: &Project) -> Result<()> {
-    let kernel = kernel::build(project, &Fetcher::new(project), Variant::Usual)?;
+pub fn make(project: &Project, quick: bool) -> Result<()> {
     let (work, written) = checked(project)?;
-    intree::build(project, &kernel, &work.tree, &work.repository)?;
+    if !quick {
+        let kernel = kernel::build(project, &Fetcher::new(project), Variant::Usual)?;
+        intree::build(project, &kernel, &work.tree, &work.repository)?;
+    }
     for patch in &written {
         println!("{}", patch.display());
     }
