@@ -2,6 +2,7 @@
 //! A vsock connection as a stream of bytes.
 
 use super::Failure;
+use core::ops::Range;
 use gzvm_guest::PoolHal;
 use virtio_drivers::device::socket::{
     SocketError, VirtIOSocket, VsockAddr, VsockConnectionManager, VsockEventType,
@@ -11,7 +12,7 @@ use virtio_drivers::Error;
 
 /// Bytes that the host may have under way to the guest.
 const CREDIT: u32 = 4096;
-/// Bytes of one packet to the host.
+/// Bytes of one packet to the host, and of what is read at a time.
 const PACKET: usize = 2048;
 /// The guest's end.
 const PORT: u32 = 5000;
@@ -20,6 +21,9 @@ const PORT: u32 = 5000;
 pub(super) struct Stream {
     manager: VsockConnectionManager<PoolHal, PciTransport>,
     peer: VsockAddr,
+    /// What came and was not asked for yet: messages are read number by number.
+    buffer: [u8; PACKET],
+    unread: Range<usize>,
 }
 
 impl Stream {
@@ -28,7 +32,8 @@ impl Stream {
         let socket = VirtIOSocket::new(transport)?;
         let manager = VsockConnectionManager::new_with_capacity(socket, CREDIT);
         // VMADDR_CID_HOST
-        let mut stream = Self { manager, peer: VsockAddr { cid: 2, port } };
+        let peer = VsockAddr { cid: 2, port };
+        let mut stream = Self { manager, peer, buffer: [0; PACKET], unread: 0..0 };
         stream.manager.connect(stream.peer, PORT)?;
         loop {
             match stream.manager.wait_for_event()?.event_type {
@@ -47,6 +52,18 @@ impl Stream {
         }
     }
 
+    /// Waits for something to read.
+    fn fill(&mut self) -> Result<(), Failure> {
+        loop {
+            let read = self.manager.recv(self.peer, PORT, &mut self.buffer)?;
+            if read > 0 {
+                self.unread = 0..read;
+                return Ok(self.manager.update_credit(self.peer, PORT)?);
+            }
+            self.poll()?;
+        }
+    }
+
     /// Closes the connection, and waits until the host has.
     pub(super) fn close(mut self) -> Result<(), Failure> {
         self.manager.shutdown(self.peer, PORT)?;
@@ -60,13 +77,14 @@ impl ciborium_io::Read for &mut Stream {
 
     fn read_exact(&mut self, mut data: &mut [u8]) -> Result<(), Failure> {
         while !data.is_empty() {
-            let read = self.manager.recv(self.peer, PORT, data)?;
-            data = &mut data[read..];
-            if read == 0 {
-                self.poll()?;
-            } else {
-                self.manager.update_credit(self.peer, PORT)?;
+            if self.unread.is_empty() {
+                self.fill()?;
             }
+            let len = data.len().min(self.unread.len());
+            let (part, rest) = data.split_at_mut(len);
+            part.copy_from_slice(&self.buffer[self.unread.start..][..len]);
+            self.unread.start += len;
+            data = rest;
         }
         Ok(())
     }
