@@ -20,6 +20,8 @@ mod kx;
 #[forbid(unsafe_code)]
 mod backing;
 #[forbid(unsafe_code)]
+mod debug;
+#[forbid(unsafe_code)]
 mod device;
 #[forbid(unsafe_code)]
 mod hyp;

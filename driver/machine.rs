@@ -16,6 +16,7 @@ use crate::{
             Refusal, //
         }, //
     },
+    pages::Given,
     registry::HypVm,
     stats::Stats,
     wake::Waker, //
@@ -87,6 +88,11 @@ impl Machine {
     /// The VM in the hypervisor.
     pub(crate) fn vm(&self) -> &HypVm {
         &self.memory.pages.given.vm
+    }
+
+    /// The VM with what it was given.
+    pub(crate) fn given(&self) -> &Given {
+        &self.memory.pages.given
     }
 
     /// The VM's id.

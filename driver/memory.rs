@@ -89,7 +89,8 @@ impl Memory {
     pub(crate) fn new(vm: HypVm, owner: PinOwner) -> Result<impl PinInit<Self, Error>> {
         let backing =
             KBox::pin_init(new_mutex!(Backing::new(), "gzvm_backing"), GFP_KERNEL_ACCOUNT)?;
-        let mut given = Given { vm, backing, mailbox: None };
+        let vcpus = KBox::pin_init(new_mutex!(KVec::new(), "gzvm_vcpu_pages"), GFP_KERNEL_ACCOUNT)?;
+        let mut given = Given { vm, backing, mailbox: None, vcpus };
         let paging = Self::choose_paging(&mut given)?;
         let pages = Arc::pin_init(Pages::new(given, owner, paging)?, GFP_KERNEL_ACCOUNT)?;
         Ok(try_pin_init!(Self {

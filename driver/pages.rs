@@ -9,7 +9,10 @@
 use crate::{
     backing::Backing,
     device::Gzvm,
-    hyp::OnePage,
+    hyp::{
+        OnePage,
+        VcpuPages, //
+    },
     kx::{
         gup::PinOwner,
         mmu_interval::Change,
@@ -39,6 +42,7 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
+        Arc,
         CondVar,
         Mutex, //
     }, //
@@ -51,6 +55,21 @@ pub(crate) struct Given {
     pub(crate) backing: Pin<KBox<Mutex<Backing>>>,
     /// The page of frame numbers of block demand paging.
     pub(crate) mailbox: Option<Pin<KBox<Mutex<OnePage>>>>,
+    /// Pages of vCPUs that the hypervisor has.
+    pub(crate) vcpus: Pin<KBox<Mutex<KVec<Arc<VcpuPages>>>>>,
+}
+
+impl Given {
+    /// Keeps pages of a vCPU until they are let go or the VM is gone. To be called before the
+    /// hypervisor hears of them.
+    pub(crate) fn keep(&self, pages: &Arc<VcpuPages>) -> Result {
+        Ok(self.vcpus.lock().push(pages.clone(), GFP_KERNEL_ACCOUNT)?)
+    }
+
+    /// The hypervisor does not have these pages any more.
+    pub(crate) fn let_go(&self, pages: &Arc<VcpuPages>) {
+        self.vcpus.lock().retain(|kept| !Arc::ptr_eq(kept, pages));
+    }
 }
 
 impl Drop for Given {
@@ -61,8 +80,12 @@ impl Drop for Given {
         } else {
             warn_limited!("the hypervisor kept a VM: its memory stays pinned for ever\n");
             backing.leak_all();
+            drop(backing);
             if let Some(mailbox) = &self.mailbox {
                 mailbox.lock().leak();
+            }
+            for pages in self.vcpus.lock().iter() {
+                pages.leak();
             }
         }
     }

@@ -63,4 +63,15 @@ impl Stats {
         }
         writeln!(text)
     }
+
+    /// Prints all counters, a line each.
+    pub(crate) fn print_lines(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(text, "run_ns {}", self.run_ns.get())?;
+        writeln!(text, "faults {}", self.faults.get())?;
+        writeln!(text, "exits {}", self.exits.iter().map(Counter::get).sum::<u64>())?;
+        for (name, counter) in exit::NAMES.iter().zip(&self.exits) {
+            writeln!(text, "exit_{name} {}", counter.get())?;
+        }
+        Ok(())
+    }
 }

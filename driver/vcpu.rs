@@ -11,6 +11,7 @@ use crate::{
         },
         uapi, //
     },
+    debug::VcpuFile,
     hyp::{
         self,
         VcpuPages,
@@ -85,7 +86,7 @@ impl Drop for Number {
 
 /// A vCPU in the hypervisor, with the pages it uses.
 struct HypVcpu {
-    pages: VcpuPages,
+    pages: Arc<VcpuPages>,
     // Dropped, that is free again, after the vCPU is gone.
     number: Number,
 }
@@ -94,8 +95,10 @@ impl HypVcpu {
     fn new(machine: &Arc<Machine>, id: VcpuId) -> Result<Self> {
         machine.vm().take_vcpu(id)?;
         let number = Number { machine: machine.clone(), id };
-        let pages = VcpuPages::new()?;
-        hyp::create_vcpu(machine.id(), id, &pages)?;
+        let pages = Arc::new(VcpuPages::new()?, GFP_KERNEL_ACCOUNT)?;
+        machine.given().keep(&pages)?;
+        hyp::create_vcpu(machine.id(), id, &pages)
+            .inspect_err(|_| machine.given().let_go(&pages))?;
         Ok(Self { pages, number })
     }
 }
@@ -105,8 +108,9 @@ impl Drop for HypVcpu {
         let Number { machine, id } = &self.number;
         // With its VM it is gone already.
         if !machine.vm().is_gone() && hyp::destroy_vcpu(machine.id(), *id).is_err() {
-            warn_limited!("the hypervisor kept a vCPU: its pages are never freed\n");
-            self.pages.leak();
+            warn_limited!("the hypervisor kept a vCPU: its pages are kept until the VM is gone\n");
+        } else {
+            machine.given().let_go(&self.pages);
         }
     }
 }
@@ -119,9 +123,12 @@ struct RunState {
     undelivered: Option<Run>,
 }
 
-/// A vCPU, as user space holds it.
+/// A vCPU, as user space holds it. Fields are dropped in order: the name in debugfs is free when
+/// the number is.
 #[pin_data]
 pub(crate) struct Vcpu {
+    #[pin]
+    file: VcpuFile,
     hyp: HypVcpu,
     /// One thread at a time runs the vCPU or changes its registers.
     #[pin]
@@ -136,6 +143,7 @@ pub(crate) fn create(vm: Arc<Vm>, index: usize) -> Result<isize> {
     let vcpu = Arc::pin_init(
         try_pin_init!(Vcpu {
             hyp: HypVcpu::new(&vm.machine, id)?,
+            file <- VcpuFile::new(&vm.files, &vm.machine, id)?,
             state <- new_mutex!(
                 RunState { completion: Completion::None, undelivered: None },
                 "gzvm_vcpu"

@@ -7,6 +7,7 @@ use crate::{
         cap,
         uapi, //
     },
+    debug::VmFiles,
     device::Gzvm,
     hyp::{
         self,
@@ -31,10 +32,7 @@ use crate::{
     vcpu, //
 };
 use kernel::{
-    debugfs::Scope,
-    fmt,
     prelude::*,
-    str::CString,
     sync::{
         Arc,
         ArcBorrow, //
@@ -50,60 +48,23 @@ pub(crate) struct Vm {
     #[pin]
     pub(crate) ioeventfds: Ioeventfds,
     #[pin]
-    debugfs: Scope<Arc<Machine>>,
+    pub(crate) files: VmFiles,
     pub(crate) machine: Arc<Machine>,
 }
 
 /// CREATE_VM: returns the file descriptor.
 pub(crate) fn create(gzvm: &Arc<Gzvm>, vm_type: usize) -> Result<isize> {
     let machine = Machine::new(gzvm, vm_type as u64)?;
-    let pid = kernel::current!().group_leader().pid();
-    let name = CString::try_from_fmt(fmt!("{pid}-{}", machine.id().arg()))?;
     let vm = Arc::pin_init(
         try_pin_init!(Vm {
             irqfds <- Irqfds::new(),
             ioeventfds <- Ioeventfds::new(),
-            debugfs <- gzvm.debugfs.scope(machine.clone(), &name, |machine, dir| {
-                dir.read_callback_file(c"protected_hyp_mem", machine, &hyp_mem);
-                dir.read_callback_file(c"protected_shared_mem", machine, &shared_mem);
-                dir.read_callback_file(c"vm_stats", machine, &vm_stats);
-                dir.read_callback_file(c"vcpu_stats", machine, &vcpu_stats);
-            }),
+            files <- VmFiles::new(&machine)?,
             machine: machine.clone(),
         }? Error),
         GFP_KERNEL_ACCOUNT,
     )?;
     anon_inode::install(c"gzvm-vm", vm)
-}
-
-fn hyp_mem(machine: &Arc<Machine>, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(text, "{}", hyp::statistics(machine.id()).map_or(0, |(used, _)| used))
-}
-
-fn shared_mem(machine: &Arc<Machine>, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(text, "{}", hyp::statistics(machine.id()).map_or(0, |(_, shared)| shared))
-}
-
-fn vm_stats(machine: &Arc<Machine>, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let pages = &machine.memory.pages;
-    let (pinned, (records, bytes)) = {
-        let backing = pages.given.backing.lock();
-        (backing.pages(), backing.records())
-    };
-    writeln!(text, "protected {}", u8::from(pages.is_protected()))?;
-    writeln!(text, "paging {:?}", pages.paging)?;
-    writeln!(text, "pinned_pages {pinned}")?;
-    writeln!(text, "records {records}")?;
-    writeln!(text, "record_bytes {bytes}")?;
-    writeln!(text, "mappings {}", pages.mapping_count())
-}
-
-fn vcpu_stats(machine: &Arc<Machine>, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (index, place) in machine.places().iter().enumerate() {
-        write!(text, "vcpu{index} ")?;
-        place.stats.print(text)?;
-    }
-    Ok(())
 }
 
 impl AnonFile for Vm {

@@ -27,6 +27,18 @@ pub fn statistics(file: &str) -> Option<String> {
     std::fs::read_to_string(ours.next()?.path().join(file)).ok()
 }
 
+/// Free memory of the machine in kB, without what is only borrowed.
+///
+/// # Panics
+///
+/// Without `/proc`.
+pub fn available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).expect("MemAvailable")
+}
+
 /// Memory for [`live`].
 pub fn memory() -> Mapping {
     Mapping::anonymous(4 * MIB)

@@ -6,12 +6,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 use gzvm_abi::{ext, hvc, BLOCK_PAGES};
 use gzvm_device_test::events::Event;
 use gzvm_device_test::guest;
-use gzvm_device_test::life::{live_fully, memory, vms};
+use gzvm_device_test::life::{live_fully, memory, statistics, vms};
 use gzvm_device_test::machine::{Machine, Vcpu, RAM};
 use gzvm_device_test::mapping::{Mapping, PAGE};
 use gzvm_device_test::raw::{Audit, Raw};
@@ -232,40 +231,50 @@ fn poker(extra: &Mapping) -> (Machine, Vcpu) {
     (machine, vcpu)
 }
 
-/// A change of the owner's mapping during a hypercall that maps the old pages.
+/// How often something was mapped into the only VM, if the kernel tells.
+fn mappings() -> Option<u64> {
+    let stats = statistics("vm_stats")?;
+    stats.lines().find_map(|line| line.strip_prefix("mappings ")?.parse().ok())
+}
+
+/// Changes of the owner's mapping during a hypercall that maps the old pages.
 fn w25_a_change_waits_for_a_slow_mapping() {
-    const BATCHES: u64 = 8;
+    const BATCH: u64 = 64;
+    const TUNABLE: &str = "/sys/kernel/gzvm/demand_paging_batch_pages";
     let raw = Raw::get();
     let memory = Mapping::anonymous(2 * MIB);
     memory.ask_for_small_pages();
     let (machine, mut vcpu) = poker(&memory);
-    if !sys::follows_owner(&machine.vm) {
+    if !sys::follows_owner(&machine.vm) || mappings().is_none() {
         return;
     }
-    let first = |batch: u64| batch * BLOCK_PAGES / BATCHES;
-    let fill = |value| (0..BATCHES).for_each(|batch| memory.write(first(batch) * PAGE, value));
-    for delay in [1, 3, 7, 12, 20] {
+    let usual = fs::read_to_string(TUNABLE).expect("tunable");
+    fs::write(TUNABLE, BATCH.to_string()).expect("tunable");
+    let firsts = || (0..BLOCK_PAGES).step_by(BATCH as usize);
+    let fill = |value| firsts().for_each(|page| memory.write(page * PAGE, value));
+    for batches in 1..6 {
         memory.drop_pages(0, 2 * MIB);
         fill(11);
-        let pinned = status_field("VmPin");
+        let before = mappings();
         let index = u64::from(hvc::MAP_GUEST_BLOCK - hvc::ID_BASE);
         let plan = Plan::new(&raw, index, 0, 1000, 0, ext::TEST_FAULT_DELAY);
         std::thread::scope(|scope| {
             let slow = scope.spawn(|| poke(&mut vcpu, 0));
-            while status_field("VmPin") == pinned && !slow.is_finished() {
+            // Then the next batch is with the hypervisor.
+            while mappings() < before.map(|count| count + batches) && !slow.is_finished() {
                 std::thread::yield_now();
             }
-            std::thread::sleep(Duration::from_millis(delay));
             memory.drop_pages(0, 2 * MIB);
             fill(33);
             let found = slow.join().expect("the vCPU");
             assert!([0, 11, 33].contains(&found), "{found}");
         });
         assert!(plan.end() > 0);
-        for batch in 1..BATCHES {
-            assert_eq!(poke(&mut vcpu, first(batch)), 33, "batch {batch} after {delay} ms");
+        for page in firsts().skip(1) {
+            assert_eq!(poke(&mut vcpu, page), 33, "page {page} after {batches} batches");
         }
     }
+    fs::write(TUNABLE, usual).expect("tunable");
 }
 
 /// A hole in a record makes two of it, for which there may be no memory: then more is taken.

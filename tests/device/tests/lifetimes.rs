@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use gzvm_abi::uapi;
 use gzvm_device_test::guest;
-use gzvm_device_test::machine::{Machine, RAM};
+use gzvm_device_test::machine::{Exit, Machine, RAM};
 use gzvm_device_test::mapping::PAGE;
 use gzvm_device_test::suite::Needs;
 use gzvm_device_test::sys::{self, ioctl_fd};
-use gzvm_device_test::{signals, tests};
+use gzvm_device_test::{life, signals, tests};
 
 const MIB: u64 = 1 << 20;
 
@@ -91,8 +91,15 @@ fn memory_may_go_before_the_vm() {
     let mut vcpu = machine.boot_vcpu(&[0, 7]);
     vcpu.answer_next_read(RAM + MIB);
     vcpu.report();
-    let Machine { device: _device, vm: _vm, ram } = machine;
+    let Machine { device: _device, vm, ram } = machine;
+    let follows = sys::follows_owner(&vm);
     drop(ram);
+    if follows {
+        // The guest has nothing left, not even its program.
+        let exit = vcpu.run();
+        assert!(matches!(exit, Ok(Exit::Exception(_))), "{exit:?}");
+        return;
+    }
     // The guest keeps the pages, which stay pinned.
     vcpu.answer_next_read(RAM + MIB);
     assert_eq!(vcpu.report(), 7);
@@ -280,6 +287,40 @@ fn w12_statistics_are_whole_lines() {
     assert!(boot.contains(" faults=2") && boot.contains(" mmio=2"), "{boot}");
 }
 
+fn vcpus_have_statistics_of_their_own() {
+    let machine = Machine::new(8 * MIB, guest::poke());
+    if life::statistics("vm_stats").is_none() {
+        return;
+    }
+    let read = |vcpu: usize| life::statistics(&format!("vcpu{vcpu}"));
+    assert_eq!(read(0), None, "there is no vCPU yet");
+    let mut vcpu = machine.boot_vcpu(&[0, 1]);
+    let other = machine.vcpu(1);
+    vcpu.answer_next_read(RAM + 4 * MIB);
+    vcpu.report();
+    let fields = |vcpu| {
+        let text = read(vcpu).expect("a file of this vCPU");
+        assert!(text.ends_with('\n'), "{text:?}");
+        let fields = text.lines().map(|line| {
+            let (name, value) = line.split_once(' ').expect("a name and a value");
+            (name.to_owned(), value.parse::<u64>().expect("a number"))
+        });
+        fields.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let busy = fields(0);
+    assert_eq!((busy["faults"], busy["exit_mmio"]), (2, 2), "{busy:?}");
+    assert!(busy["run_ns"] > 0);
+    let reasons = busy.iter().filter(|(name, _)| name.starts_with("exit_"));
+    assert_eq!(busy["exits"], reasons.map(|(_, count)| count).sum::<u64>(), "{busy:?}");
+    let idle = fields(1);
+    assert!(idle.keys().eq(busy.keys()) && idle.values().all(|value| *value == 0), "{idle:?}");
+    drop(other);
+    assert_eq!(read(1), None, "the vCPU is gone");
+    let other = machine.vcpu(1);
+    assert!(read(1).is_some(), "there is one again");
+    drop((other, vcpu));
+}
+
 fn main() {
     tests![
         Needs::Device => [
@@ -295,6 +336,7 @@ fn main() {
             w46_sleep_of_the_machine_keeps_vms,
             w21_tunables_are_checked,
             w12_statistics_are_whole_lines,
+            vcpus_have_statistics_of_their_own,
         ],
     ]
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use gzvm_abi::{ext, uapi};
 use gzvm_device_test::events::Event;
 use gzvm_device_test::guest::{self, GIC_DIST};
+use gzvm_device_test::life::available;
 use gzvm_device_test::machine::{Exit, Machine};
 use gzvm_device_test::suite::Needs;
 use gzvm_device_test::sys::{self, ioctl};
@@ -16,14 +17,6 @@ use gzvm_device_test::{signals, tests};
 
 const MIB: u64 = 1 << 20;
 const TRACING: &str = "/sys/kernel/tracing";
-
-/// Free memory of the machine in kB, without what is only borrowed.
-fn available() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).expect("MemAvailable")
-}
 
 fn w26_refused_devices_leave_no_pages() {
     let machine = Machine::new(MIB, guest::spin());

@@ -6,6 +6,7 @@
 #include <linux/hrtimer.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
+#include <linux/mmu_notifier.h>
 #include <linux/module.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
@@ -87,4 +88,14 @@ const u64 gzvm_layout_table[] = {
 	SIZE(arm_smccc_res),
 	OFFSET(arm_smccc_res, a0),
 	OFFSET(arm_smccc_res, a3),
+	SIZE(mmu_interval_notifier),
+	OFFSET(mmu_interval_notifier, ops),
+	OFFSET(mmu_interval_notifier, invalidate_seq),
+	SIZE(mmu_interval_notifier_ops),
+	OFFSET(mmu_interval_notifier_ops, invalidate),
+	SIZE(mmu_notifier_range),
+	OFFSET(mmu_notifier_range, start),
+	OFFSET(mmu_notifier_range, end),
+	OFFSET(mmu_notifier_range, flags),
+	OFFSET(mmu_notifier_range, event),
 };

@@ -6,7 +6,7 @@ use kernel::bindings;
 
 /// Compared with C's table by the harness, never run.
 #[no_mangle]
-pub static gzvm_layout_table: [usize; 69] = [
+pub static gzvm_layout_table: [usize; 79] = [
     size_of::<bindings::task_struct>(),
     offset_of!(bindings::task_struct, mm),
     offset_of!(bindings::task_struct, pid),
@@ -76,4 +76,14 @@ pub static gzvm_layout_table: [usize; 69] = [
     size_of::<bindings::arm_smccc_res>(),
     offset_of!(bindings::arm_smccc_res, a0),
     offset_of!(bindings::arm_smccc_res, a3),
+    size_of::<bindings::mmu_interval_notifier>(),
+    offset_of!(bindings::mmu_interval_notifier, ops),
+    offset_of!(bindings::mmu_interval_notifier, invalidate_seq),
+    size_of::<bindings::mmu_interval_notifier_ops>(),
+    offset_of!(bindings::mmu_interval_notifier_ops, invalidate),
+    size_of::<bindings::mmu_notifier_range>(),
+    offset_of!(bindings::mmu_notifier_range, start),
+    offset_of!(bindings::mmu_notifier_range, end),
+    offset_of!(bindings::mmu_notifier_range, flags),
+    offset_of!(bindings::mmu_notifier_range, event),
 ];
