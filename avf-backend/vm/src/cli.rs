@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: AVF's, where what AVF accepts and ignores is said to have no effect.
 
-use crate::argv::Cpus;
 use clap::{ArgAction, Args, Parser, ValueEnum};
 use std::path::PathBuf;
 
@@ -11,6 +10,15 @@ use std::path::PathBuf;
 pub enum Opt {
     /// Runs a VM that a JSON file describes
     Run(Box<RunArgs>),
+    /// Lists the VMs that run
+    List,
+    /// Says what this machine has for VMs
+    Info,
+    /// Shows a VM's console, if it is at a terminal of its own
+    Console {
+        /// vsock context id of the VM; the first that has a console, if not given
+        cid: Option<i32>,
+    },
     /// Says whether a feature of AVF is there
     CheckFeatureEnabled {
         /// Name of the feature
@@ -29,6 +37,15 @@ pub enum Opt {
     },
     #[command(flatten)]
     Ctl(gzvm_ctl::Command),
+}
+
+/// Number of vCPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpus {
+    /// That many.
+    Count(u32),
+    /// As many as the host has.
+    MatchHost,
 }
 
 /// Whatever AVF takes there.
@@ -101,6 +118,10 @@ pub struct DebugArgs {
     /// File for the VM's console, instead of standard output
     #[arg(long, value_name = "FILE")]
     pub console: Option<PathBuf>,
+
+    /// Put the console at a terminal of its own, which `vm console` shows
+    #[arg(long, conflicts_with_all = ["console", "console_in"])]
+    pub pty: bool,
 
     /// File that the VM's console reads from, instead of standard input
     #[arg(long, value_name = "FILE")]

@@ -1,76 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a VM ended, as AVF's client library calls it.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use avf_aidl::aidl::virtualizationcommon::DeathReason::DeathReason;
 
-/// Why a VM ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DeathReason {
-    /// The VMM was killed.
-    Killed,
-    /// Nobody knows.
-    Unknown,
-    /// The guest powered off.
-    Shutdown,
-    /// The VM could not be started.
-    StartFailed,
-    /// The guest asked for a reset.
-    Reboot,
-    /// Hypervisor, driver or VMM failed.
-    Crash,
-    /// The stall detector fired. AVF's own client has no name for it.
-    WatchdogReboot,
-    /// What the guest said itself, through its failure port.
-    Reported(&'static str),
-}
-
-/// The words that a guest may say before a `|`, with AVF's names for them.
-const REPORTED: &[(&str, &str)] = &[
-    ("HANGUP", "Hangup"),
+/// AVF's names. Its own client has none for the last one.
+const NAMES: &[(DeathReason, &str)] = &[
+    (DeathReason::INFRASTRUCTURE_ERROR, "InfrastructureError"),
+    (DeathReason::KILLED, "Killed"),
+    (DeathReason::UNKNOWN, "Unknown"),
+    (DeathReason::SHUTDOWN, "Shutdown"),
+    (DeathReason::START_FAILED, "StartFailed"),
+    (DeathReason::REBOOT, "Reboot"),
+    (DeathReason::CRASH, "Crash"),
+    (DeathReason::PVM_FIRMWARE_PUBLIC_KEY_MISMATCH, "PvmFirmwarePublicKeyMismatch"),
+    (DeathReason::PVM_FIRMWARE_INSTANCE_IMAGE_CHANGED, "PvmFirmwareInstanceImageChanged"),
     (
-        "MICRODROID_FAILED_TO_CONNECT_TO_VIRTUALIZATION_SERVICE",
+        DeathReason::MICRODROID_FAILED_TO_CONNECT_TO_VIRTUALIZATION_SERVICE,
         "MicrodroidFailedToConnectToVirtualizationService",
     ),
-    ("MICRODROID_INVALID_PAYLOAD_CONFIG", "MicrodroidInvalidPayloadConfig"),
-    ("MICRODROID_PAYLOAD_HAS_CHANGED", "MicrodroidPayloadHasChanged"),
-    ("MICRODROID_PAYLOAD_VERIFICATION_FAILED", "MicrodroidPayloadVerificationFailed"),
-    ("MICRODROID_UNKNOWN_RUNTIME_ERROR", "MicrodroidUnknownRuntimeError"),
-    ("PVM_FIRMWARE_INSTANCE_IMAGE_CHANGED", "PvmFirmwareInstanceImageChanged"),
-    ("PVM_FIRMWARE_PUBLIC_KEY_MISMATCH", "PvmFirmwarePublicKeyMismatch"),
+    (DeathReason::MICRODROID_PAYLOAD_HAS_CHANGED, "MicrodroidPayloadHasChanged"),
+    (DeathReason::MICRODROID_PAYLOAD_VERIFICATION_FAILED, "MicrodroidPayloadVerificationFailed"),
+    (DeathReason::MICRODROID_INVALID_PAYLOAD_CONFIG, "MicrodroidInvalidPayloadConfig"),
+    (DeathReason::MICRODROID_UNKNOWN_RUNTIME_ERROR, "MicrodroidUnknownRuntimeError"),
+    (DeathReason::HANGUP, "Hangup"),
+    (DeathReason::WATCHDOG_REBOOT, "WatchdogReboot"),
 ];
 
-impl DeathReason {
-    /// From the VMM's end and what the guest wrote to its failure port, which decides first.
-    pub fn new(status: ExitStatus, failure: &str) -> Self {
-        let word = failure.split('|').next().unwrap_or_default();
-        if let Some((_, name)) = REPORTED.iter().find(|(reported, _)| *reported == word) {
-            return Self::Reported(name);
-        }
-        if status.signal().is_some() {
-            return Self::Killed;
-        }
-        match status.code() {
-            Some(0) => Self::Shutdown,
-            Some(1) => Self::StartFailed,
-            Some(32) => Self::Reboot,
-            Some(33) => Self::Crash,
-            Some(36) => Self::WatchdogReboot,
-            _ => Self::Unknown,
-        }
-    }
+/// How a VM ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The service said so; with the VMM's last error, if it had one.
+    Died(DeathReason, Option<String>),
+    /// The service itself is gone, and the VM with it.
+    ServiceDied,
+}
 
+impl End {
     /// The name that is printed.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> String {
         match self {
-            Self::Killed => "Killed",
-            Self::Unknown => "Unknown",
-            Self::Shutdown => "Shutdown",
-            Self::StartFailed => "StartFailed",
-            Self::Reboot => "Reboot",
-            Self::Crash => "Crash",
-            Self::WatchdogReboot => "WatchdogReboot",
-            Self::Reported(name) => name,
+            Self::ServiceDied => "VirtualizationServiceDied".into(),
+            Self::Died(reason, _) => match NAMES.iter().find(|(number, _)| number == reason) {
+                Some((_, name)) => (*name).into(),
+                None => format!("Unrecognised({reason:?})"),
+            },
         }
     }
 }
@@ -79,30 +52,14 @@ impl DeathReason {
 mod tests {
     use super::*;
 
-    fn reason(raw: i32, failure: &str) -> &'static str {
-        DeathReason::new(ExitStatus::from_raw(raw), failure).name()
-    }
-
     #[test]
-    fn exit_status() {
-        for (code, name) in [
-            (0, "Shutdown"),
-            (1, "StartFailed"),
-            (32, "Reboot"),
-            (33, "Crash"),
-            (34, "Unknown"),
-            (35, "Unknown"),
-            (36, "WatchdogReboot"),
-        ] {
-            assert_eq!(reason(code << 8, ""), name);
+    fn every_reason_has_a_name() {
+        for reason in DeathReason::enum_values() {
+            let name = End::Died(reason, None).name();
+            assert!(!name.starts_with("Unrecognised"), "{name}");
         }
-        assert_eq!(reason(9, ""), "Killed");
-    }
-
-    #[test]
-    fn what_the_guest_says_decides_first() {
-        assert_eq!(reason(32 << 8, "HANGUP|after 30 s"), "Hangup");
-        assert_eq!(reason(9, "PVM_FIRMWARE_PUBLIC_KEY_MISMATCH"), "PvmFirmwarePublicKeyMismatch");
-        assert_eq!(reason(32 << 8, "PVM_FIRMWARE_INVALID_BCC|x"), "Reboot");
+        let unknown = End::Died(DeathReason(99), None).name();
+        assert_eq!(unknown, "Unrecognised(DeathReason(99))");
+        assert_eq!(End::ServiceDied.name(), "VirtualizationServiceDied");
     }
 }

@@ -4,27 +4,31 @@
 #![forbid(unsafe_code)]
 
 mod app;
-mod argv;
 mod cli;
 mod config;
 mod death;
 mod idsig;
-mod launch;
-mod partitions;
-mod props;
+mod list;
+mod raw;
 mod run;
+mod service;
+mod terminal;
 
 use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    gzvm_logging::init("vm", "warn");
+    // What binder's library says of a peer that ends is handled where it matters.
+    gzvm_logging::init("vm", "warn,rsbinder=error");
     gzvm_ctl::status(match cli::Opt::parse() {
         cli::Opt::Run(args) => run::run(&args).map(|()| ExitCode::SUCCESS),
         cli::Opt::CheckFeatureEnabled { feature } => {
             println!("{}", app::feature(&feature));
             Ok(ExitCode::SUCCESS)
         }
+        cli::Opt::List => list::list().map(|()| ExitCode::SUCCESS),
+        cli::Opt::Info => list::info().map(|()| ExitCode::SUCCESS),
+        cli::Opt::Console { cid } => list::console(cid).map(|()| ExitCode::SUCCESS),
         cli::Opt::RunApp(_) => Err(app::unsupported("run-app")),
         cli::Opt::RunMicrodroid(_) => Err(app::unsupported("run-microdroid")),
         cli::Opt::CreateIdsig { apk, path } => {

@@ -1,52 +1,73 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `vm run`: opens what the description names, and has the VMM run it.
+//! `vm run`: opens what the description names, and has virtmgr run it.
 
-use crate::argv::{Boot, Disk, Request};
 use crate::cli::{CommonArgs, DebugArgs, RunArgs};
-use crate::config::{self, ConsoleInput, VmConfig};
-use crate::death::DeathReason;
-use crate::launch;
-use crate::partitions;
-use crate::props::Props;
-use anyhow::{anyhow, bail, ensure, Context, Result};
+use crate::config::VmConfig;
+use crate::death::End;
+use crate::raw;
+use crate::service::{exception, Service};
+use crate::terminal::Terminal;
+use anyhow::{anyhow, Context, Result};
+use avf_aidl::aidl::virtualizationcommon::{DeathReason::DeathReason, ErrorCode::ErrorCode};
+use avf_aidl::aidl::virtualizationservice::{
+    IVirtualMachine::IVirtualMachine,
+    IVirtualMachineCallback::{BnVirtualMachineCallback, IVirtualMachineCallback},
+    VirtualMachineConfig::VirtualMachineConfig,
+    VirtualMachineState::VirtualMachineState,
+};
+use binder::{DeathRecipient, IBinder, Interface, ParcelFileDescriptor, Strong};
 use std::fs::OpenOptions;
 use std::io::{stdin, stdout};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
-use std::process;
-
-/// MiB of memory where nobody says (virtmgr's default).
-const DEFAULT_MEMORY_MIB: u32 = 256;
-/// Name of a VM that was given none.
-const DEFAULT_NAME: &str = "VmRun";
-/// The first context id of VMs, and how many there are.
-const FIRST_CID: u32 = 2048;
-const CIDS: u32 = 65_536 - FIRST_CID;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::{Mutex, PoisonError};
 
 /// Runs a VM to its end.
 pub fn run(args: &RunArgs) -> Result<()> {
-    ensure!(args.debug.gdb.is_none(), "--gdb: GenieZone gives no access to a guest's registers");
     let config = VmConfig::load(&args.config)?;
     warn_without_effect(&args.common, &args.debug);
-    let (failure_out, failure_in) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-        .context("cannot make a pipe for the failure port")?;
-    let mut files = Files::default();
-    let failure = files.keep(failure_in);
-    let request = request(&config, args, &Props::load()?, failure, &mut files)?;
-    let cid = request.cid;
-    let launched = launch::launch(&request, files.0, failure_out)?;
-    println!("Created VM from {:?} with CID {cid}, state is STARTING.", args.config);
-    let outcome = launched.wait()?;
-    println!("VM ended: {}", outcome.reason.name());
-    match (outcome.reason, outcome.error) {
-        (DeathReason::StartFailed, error) => {
+    let config = raw::parcelable(&config, args)?;
+    let streams = Streams::open(&args.debug)?;
+    let service = Service::start()?;
+    let machine = service
+        .connect()?
+        .createVm(
+            &VirtualMachineConfig::RawConfig(config),
+            Some(&streams.console_out),
+            Some(&streams.console_in),
+            Some(&streams.log),
+            streams.dump_device_tree.as_ref(),
+        )
+        .map_err(exception)?;
+    if let Some(terminal) = &streams.terminal {
+        machine.setHostConsoleName(terminal).map_err(exception)?;
+        println!("Console: {terminal}");
+    }
+    // The VM has copies. Who reads them sees their end with the VM's.
+    drop(streams);
+    let (end, _listener, _recipient) = watch(&machine)?;
+    let cid = machine.getCid().map_err(exception)?;
+    machine.start().map_err(exception)?;
+    // If the service is gone by now, that is told below.
+    let state = state_name(machine.getState().unwrap_or(VirtualMachineState::DEAD));
+    println!("Created VM from {:?} with CID {cid}, state is {state}.", args.config);
+    let end = end.recv().context("nobody watches the VM")?;
+    println!("VM ended: {}", end.name());
+    report(end)
+}
+
+/// What the VMM said last: the reason why there is no VM, or something to know about its end.
+fn report(end: End) -> Result<()> {
+    match end {
+        End::Died(DeathReason::START_FAILED, error) => {
             Err(anyhow!(error.unwrap_or_else(|| "the VMM said nothing".into())))
         }
-        (_, Some(error)) => {
+        End::Died(_, Some(error)) => {
             eprintln!("VMM: {error}");
             Ok(())
         }
-        (_, None) => Ok(()),
+        End::Died(_, None) | End::ServiceDied => Ok(()),
     }
 }
 
@@ -60,101 +81,122 @@ fn warn_without_effect(common: &CommonArgs, debug: &DebugArgs) {
     }
 }
 
-/// Files for the VMM; their numbers are the same there.
-#[derive(Debug, Default)]
-struct Files(Vec<OwnedFd>);
-
-impl Files {
-    fn keep(&mut self, fd: OwnedFd) -> RawFd {
-        let number = fd.as_raw_fd();
-        self.0.push(fd);
-        number
-    }
-
-    /// Opens what `key` of the description, or an option, names.
-    fn open(&mut self, key: &str, path: &Path, options: &OpenOptions) -> Result<RawFd> {
-        let file =
-            options.open(path).with_context(|| format!("{key}: cannot open {}", path.display()))?;
-        Ok(self.keep(file.into()))
-    }
-
-    fn read(&mut self, key: &str, path: &Path) -> Result<RawFd> {
-        self.open(key, path, OpenOptions::new().read(true))
-    }
-
-    fn write(&mut self, key: &str, path: &Path) -> Result<RawFd> {
-        self.open(key, path, OpenOptions::new().write(true).create(true).truncate(true))
+fn state_name(state: VirtualMachineState) -> &'static str {
+    match state {
+        VirtualMachineState::NOT_STARTED => "NOT_STARTED",
+        VirtualMachineState::STARTING => "STARTING",
+        VirtualMachineState::STARTED => "STARTED",
+        VirtualMachineState::READY => "READY",
+        VirtualMachineState::FINISHED => "FINISHED",
+        VirtualMachineState::DEAD => "DEAD",
+        _ => "(invalid state)",
     }
 }
 
-fn request(
-    config: &VmConfig,
-    args: &RunArgs,
-    props: &Props,
-    failure: RawFd,
-    files: &mut Files,
-) -> Result<Request> {
-    let (common, debug) = (&args.common, &args.debug);
-    let protected = common.protected || config.protected;
-    let memory = common.mem.or(config.memory_mib);
-    let console_out = match &debug.console {
-        Some(path) => files.write("--console", path)?,
-        None => files.keep(duplicate(stdout(), "standard output")?),
-    };
-    let console_in = match &debug.console_in {
-        Some(path) => files.read("--console-in", path)?,
-        None => files.keep(duplicate(stdin(), "standard input")?),
-    };
-    let log = match &debug.log {
-        Some(path) => files.write("--log", path)?,
-        None => files.keep(duplicate(stdout(), "standard output")?),
-    };
-    let dump = debug.dump_device_tree.as_ref();
-    Ok(Request {
-        name: common.name.clone().unwrap_or_else(|| DEFAULT_NAME.into()),
-        cid: FIRST_CID + process::id() % CIDS,
-        protected: protected.then(|| props.firmware()),
-        memory_mib: memory.map_or(DEFAULT_MEMORY_MIB, u32::from),
-        cpus: common.cpu_topology,
-        boot: boot(config, files)?,
-        params: config.params.clone(),
-        disks: config.disks.iter().map(|d| disk(d, files)).collect::<Result<_>>()?,
-        console_out: Some(console_out),
-        console_in: Some(console_in),
-        console_in_is_serial: config.console_input_device == ConsoleInput::TtyS0,
-        log: Some(log),
-        failure,
-        dump_device_tree: dump.map(|p| files.write("--dump-device-tree", p)).transpose()?,
-        hugepages: common.hugepages,
-        boost_uclamp: common.boost_uclamp,
-        memory_policy: props.memory_policy(),
-    })
+/// What the VM's ports are connected to.
+struct Streams {
+    /// The terminal that shows the console, if it is one of its own.
+    terminal: Option<String>,
+    console_out: ParcelFileDescriptor,
+    console_in: ParcelFileDescriptor,
+    log: ParcelFileDescriptor,
+    dump_device_tree: Option<ParcelFileDescriptor>,
 }
 
-fn boot(config: &VmConfig, files: &mut Files) -> Result<Boot> {
-    let initrd = config.initrd.as_ref().map(|p| files.read("key \"initrd\"", p)).transpose()?;
-    match (&config.kernel, &config.bootloader) {
-        (Some(kernel), _) => {
-            Ok(Boot::Kernel { kernel: files.read("key \"kernel\"", kernel)?, initrd })
+impl Streams {
+    fn open(debug: &DebugArgs) -> Result<Self> {
+        let output = |option, path: &Option<PathBuf>| match path {
+            Some(path) => write(option, path),
+            None => duplicate(stdout(), "standard output"),
+        };
+        let dump_device_tree = debug.dump_device_tree.as_ref();
+        let dump_device_tree =
+            dump_device_tree.map(|path| write("--dump-device-tree", path)).transpose()?;
+        let log = output("--log", &debug.log)?;
+        if debug.pty {
+            let Terminal { name, output, input } = Terminal::open().context("--pty")?;
+            let [console_out, console_in] = [output, input].map(ParcelFileDescriptor::new);
+            let terminal = Some(name);
+            return Ok(Self { terminal, console_out, console_in, log, dump_device_tree });
         }
-        (None, Some(bios)) => Ok(Boot::Bios(files.read("key \"bootloader\"", bios)?)),
-        // The description was checked.
-        (None, None) => bail!("missing key `kernel` (or `bootloader`)"),
+        Ok(Self {
+            terminal: None,
+            console_out: output("--console", &debug.console)?,
+            console_in: match &debug.console_in {
+                Some(path) => raw::open("--console-in", path, false)?,
+                None => duplicate(stdin(), "standard input")?,
+            },
+            log,
+            dump_device_tree,
+        })
     }
 }
 
-fn disk(disk: &config::Disk, files: &mut Files) -> Result<Disk> {
-    let Some(image) = &disk.image else {
-        let list = partitions::compose(&disk.partitions, &mut |fd| files.keep(fd))?;
-        return Ok(Disk { image: files.keep(list), writable: disk.writable });
-    };
-    let mut options = OpenOptions::new();
-    options.read(true).write(disk.writable);
-    let image = files.open("key \"disks\"", image, &options)?;
-    Ok(Disk { image, writable: disk.writable })
+fn write(option: &str, path: &Path) -> Result<ParcelFileDescriptor> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(path);
+    let file = file.with_context(|| format!("{option}: cannot open {}", path.display()))?;
+    Ok(ParcelFileDescriptor::new(file))
 }
 
-fn duplicate(fd: impl AsFd, what: &str) -> Result<OwnedFd> {
+fn duplicate(fd: impl AsFd, what: &str) -> Result<ParcelFileDescriptor> {
     let fd = fd.as_fd().try_clone_to_owned();
-    fd.with_context(|| format!("{what} is not open: name a file instead"))
+    let fd = fd.with_context(|| format!("{what} is not open: name a file instead"))?;
+    Ok(ParcelFileDescriptor::new(fd))
+}
+
+/// Hears what becomes of a VM.
+struct Listener {
+    end: Mutex<Sender<End>>,
+    error: Mutex<Option<String>>,
+}
+
+impl Interface for Listener {}
+
+impl IVirtualMachineCallback for Listener {
+    fn onPayloadStarted(&self, _cid: i32) -> binder::Result<()> {
+        eprintln!("payload started");
+        Ok(())
+    }
+
+    fn onPayloadReady(&self, _cid: i32) -> binder::Result<()> {
+        eprintln!("payload is ready");
+        Ok(())
+    }
+
+    fn onPayloadFinished(&self, _cid: i32, exit_code: i32) -> binder::Result<()> {
+        eprintln!("payload finished with exit code {exit_code}");
+        Ok(())
+    }
+
+    fn onError(&self, _cid: i32, _code: ErrorCode, message: &str) -> binder::Result<()> {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.to_owned());
+        Ok(())
+    }
+
+    fn onDied(&self, _cid: i32, reason: DeathReason) -> binder::Result<()> {
+        let error = self.error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        send(&self.end, End::Died(reason, error));
+        Ok(())
+    }
+}
+
+fn send(to: &Mutex<Sender<End>>, end: End) {
+    // Nobody waits for a second end.
+    let _ = to.lock().unwrap_or_else(PoisonError::into_inner).send(end);
+}
+
+/// What has to be kept while somebody waits for the end.
+type Watch = (Receiver<End>, Strong<dyn IVirtualMachineCallback>, DeathRecipient);
+
+/// Has the VM's end told, and the service's.
+fn watch(machine: &Strong<dyn IVirtualMachine>) -> Result<Watch> {
+    let (sender, receiver) = channel();
+    let listener = Listener { end: Mutex::new(sender.clone()), error: Mutex::default() };
+    let listener = BnVirtualMachineCallback::new_binder(listener);
+    machine.registerCallback(&listener).map_err(exception)?;
+    let sender = Mutex::new(sender);
+    let mut recipient = DeathRecipient::new(move || send(&sender, End::ServiceDied));
+    let linked = machine.as_binder().link_to_death(&mut recipient);
+    linked.map_err(|e| anyhow!("virtmgr is gone: {e}"))?;
+    Ok((receiver, listener, recipient))
 }

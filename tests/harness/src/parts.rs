@@ -101,7 +101,8 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
 }
 
 /// Packages with programs for the host.
-const USERLAND: &[&str] = &["gzvm-demo", "gzvm-ctl", "gzvm-vmm", "vm"];
+const USERLAND: &[&str] =
+    &["gzvm-ctl", "gzvm-demo", "gzvm-virtmgr", "gzvm-virtualizationservice", "gzvm-vmm", "vm"];
 /// Packages with tests that run in the machine.
 const DEVICE_TESTS: &[&str] = &["gzvm-device-test", "gzvm-vmm-test"];
 /// Test programs after which the machine is another, and their directories: each has a boot alone. One leaves

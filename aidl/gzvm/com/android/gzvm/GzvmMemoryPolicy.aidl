@@ -7,9 +7,9 @@ enum GzvmMemoryPolicy {
     /** The VMM decides. */
     DEFAULT = 0,
     /** When the guest touches it. */
-    DEMAND = 1,
+    LAZY = 1,
     /** All of it, step by step, before the guest runs. */
     PREFAULT = 2,
-    /** All of it by the hypervisor, before the guest runs. */
+    /** As PREFAULT, and locked. */
     STATIC = 3,
 }

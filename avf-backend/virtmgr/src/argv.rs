@@ -2,6 +2,7 @@
 //! The VMM's command line, as AVF's virtmgr would write it. A pure function: files are descriptor
 //! numbers by now.
 
+use gzvm_host::props::Firmware;
 use std::os::fd::RawFd;
 
 /// Number of vCPUs.
@@ -11,17 +12,6 @@ pub enum Cpus {
     Count(u32),
     /// As many as the host has.
     MatchHost,
-}
-
-/// How a protected VM starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Firmware {
-    /// With the hypervisor's firmware.
-    Hypervisor,
-    /// Without.
-    None,
-    /// With a file.
-    File(String),
 }
 
 /// What runs first.
@@ -58,6 +48,10 @@ pub struct Request {
     pub protected: Option<Firmware>,
     /// Memory in MiB, without the restricted-DMA pool.
     pub memory_mib: u32,
+    /// MiB of restricted-DMA pool of a protected VM, if not the usual.
+    pub swiotlb_mib: Option<u32>,
+    /// Whether the balloon reports pages to the host.
+    pub balloon: bool,
     /// vCPUs.
     pub cpus: Cpus,
     /// What runs first.
@@ -78,6 +72,10 @@ pub struct Request {
     pub failure: RawFd,
     /// Where a copy of the device tree goes.
     pub dump_device_tree: Option<RawFd>,
+    /// Where commands come from: a listening socket.
+    pub socket: Option<RawFd>,
+    /// What is laid over the device tree.
+    pub overlays: Vec<RawFd>,
     /// Transparent huge pages.
     pub hugepages: bool,
     /// A scheduling hint.
@@ -90,9 +88,9 @@ pub struct Request {
 const PCI: &str = "mem=[start=0x2c000000,size=0x2000000],cam=[start=0x2e000000,size=0x1000000]";
 
 /// MiB of restricted-DMA pool for each device of a protected VM.
-const SWIOTLB_MIB_PER_DEVICE: usize = 2;
+const SWIOTLB_MIB_PER_DEVICE: u64 = 2;
 /// Devices that every VM has.
-const COMMON_DEVICES: usize = 4;
+const COMMON_DEVICES: u64 = 4;
 
 fn path(fd: RawFd) -> String {
     format!("/proc/self/fd/{fd}")
@@ -105,7 +103,8 @@ pub fn build(request: &Request) -> Vec<String> {
     args.pair("--name", format!("crosvm_{}", request.name));
     args.all(["--disable-sandbox"]);
     args.pair("--cid", request.cid.to_string());
-    args.all(["--no-balloon", "--no-usb"]);
+    args.all([if request.balloon { "--balloon-page-reporting" } else { "--no-balloon" }]);
+    args.all(["--no-usb"]);
     let swiotlb_mib = protection(&mut args, request);
     args.pair("--pci", PCI.into());
     args.pair("--mem", (u64::from(request.memory_mib) + swiotlb_mib).to_string());
@@ -125,6 +124,12 @@ pub fn build(request: &Request) -> Vec<String> {
         args.pair("--block", format!("path={},ro={read_only},lock=false", path(disk.image)));
     }
     args.all(["--no-pmu"]);
+    if let Some(fd) = request.socket {
+        args.pair("--socket", path(fd));
+    }
+    for &fd in &request.overlays {
+        args.pair("--device-tree-overlay", path(fd));
+    }
     if request.hugepages {
         args.all(["--hugepages"]);
     }
@@ -145,10 +150,11 @@ fn protection(args: &mut Arguments, request: &Request) -> u64 {
         Firmware::None => args.all(["--protected-vm-without-firmware"]),
         Firmware::File(file) => args.pair("--protected-vm-with-firmware", file.clone()),
     }
-    let mib = SWIOTLB_MIB_PER_DEVICE.saturating_mul(COMMON_DEVICES + request.disks.len());
+    let devices = COMMON_DEVICES + u64::try_from(request.disks.len()).unwrap_or(0);
+    let mib = request.swiotlb_mib.map_or(SWIOTLB_MIB_PER_DEVICE * devices, u64::from);
     args.pair("--swiotlb", mib.to_string());
     args.all(["--unmap-guest-memory-on-fork"]);
-    u64::try_from(mib).unwrap_or(u64::MAX)
+    mib
 }
 
 fn serial(args: &mut Arguments, request: &Request) {
@@ -215,6 +221,8 @@ mod tests {
             cid: 2048,
             protected: None,
             memory_mib: 256,
+            swiotlb_mib: None,
+            balloon: false,
             cpus: Cpus::Count(1),
             boot: Boot::Kernel { kernel: 10, initrd: Some(11) },
             params: Some("console=ttyS0 quiet".into()),
@@ -225,6 +233,8 @@ mod tests {
             log: None,
             failure: 14,
             dump_device_tree: None,
+            socket: None,
+            overlays: Vec::new(),
             hugepages: false,
             boost_uclamp: false,
             memory_policy: None,
@@ -237,20 +247,63 @@ mod tests {
         gzvm_vmm::cli::parse(args).unwrap_or_else(|e| panic!("{}", e.message)).config
     }
 
+    /// A command line of AVF's own virtmgr.
+    fn stock(file: &str) -> Vec<String> {
+        file.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    }
+
     #[test]
-    fn raw_vm() {
-        let expected = "--extended-status --log-level info,disk=warn run --name crosvm_VmRun \
-            --disable-sandbox --cid 2048 --no-balloon --no-usb --pci \
-            mem=[start=0x2c000000,size=0x2000000],cam=[start=0x2e000000,size=0x1000000] \
-            --mem 256 --cpus 1,sve=[auto=true] \
-            --serial=type=file,path=/proc/self/fd/12,hardware=serial,num=1 \
-            --serial=type=file,path=/proc/self/fd/14,hardware=serial,num=2 \
-            --serial=type=file,path=/proc/self/fd/12,input=/proc/self/fd/13,\
-            hardware=virtio-console,num=1 \
-            --serial=type=sink,hardware=virtio-console,num=2 \
-            --serial=type=sink,hardware=virtio-console,num=3 \
-            --initrd /proc/self/fd/11 --params console=ttyS0 quiet /proc/self/fd/10 --no-pmu";
-        assert_eq!(build(&request()).join(" "), expected.replace(",            ", ","));
+    fn a_raw_vm_is_started_as_avf_starts_it() {
+        let request = Request {
+            memory_mib: 128,
+            cpus: Cpus::Count(2),
+            boot: Boot::Kernel { kernel: 20, initrd: Some(21) },
+            params: Some("console=ttyS0 loglevel=4 guest.mode=commands".into()),
+            console_out: Some(22),
+            console_in: Some(23),
+            console_in_is_serial: true,
+            failure: 24,
+            log: Some(25),
+            socket: Some(26),
+            ..request()
+        };
+        assert_eq!(build(&request), stock(include_str!("../../vmm/tests/argv/raw.args")));
+        let protected = Request {
+            cid: 2049,
+            protected: Some(Firmware::None),
+            cpus: Cpus::Count(1),
+            dump_device_tree: Some(27),
+            disks: vec![Disk { image: 28, writable: true }],
+            ..request
+        };
+        let expected = stock(include_str!("../../vmm/tests/argv/raw-protected.args"));
+        assert_eq!(build(&protected), expected);
+    }
+
+    #[test]
+    fn a_vm_of_microdroids_shape_is_started_as_avf_starts_it() {
+        let request = Request {
+            name: "microdroid".into(),
+            cid: 2050,
+            protected: Some(Firmware::Hypervisor),
+            memory_mib: 160,
+            cpus: Cpus::MatchHost,
+            boot: Boot::Kernel { kernel: 20, initrd: Some(21) },
+            params: Some("console=hvc0 loglevel=4 guest.mode=commands pvmfw.keep-mmio".into()),
+            disks: [(28, false), (29, true)]
+                .map(|(image, writable)| Disk { image, writable })
+                .into(),
+            console_out: Some(22),
+            console_in: Some(23),
+            failure: 24,
+            log: Some(25),
+            socket: Some(26),
+            hugepages: true,
+            boost_uclamp: true,
+            ..request()
+        };
+        let expected = stock(include_str!("../../vmm/tests/argv/microdroid-protected.args"));
+        assert_eq!(build(&request), expected);
     }
 
     #[test]
@@ -262,16 +315,20 @@ mod tests {
             boost_uclamp: true,
             console_in_is_serial: true,
             dump_device_tree: Some(15),
+            swiotlb_mib: Some(32),
+            balloon: true,
+            overlays: vec![16],
             memory_policy: Some("prefault".into()),
             ..request()
         });
         assert_eq!(config.protection, vmm::Protection::WithoutFirmware);
-        assert_eq!((config.memory, config.swiotlb), (264 << 20, Some(8 << 20)));
+        assert_eq!((config.memory, config.swiotlb), (288 << 20, Some(32 << 20)));
         assert_eq!(config.vcpus, vmm::Vcpus::Count(4));
         assert_eq!(config.params, ["console=ttyS0 quiet"]);
         let input = vmm::SerialInput::File("/proc/self/fd/13".into());
         assert_eq!(config.serial[0].input, Some(input));
         assert_eq!(config.dump_device_tree, Some("/proc/self/fd/15".into()));
+        assert_eq!(config.overlays, [std::path::PathBuf::from("/proc/self/fd/16")]);
         assert!(config.hugepages && config.dont_fork);
         assert_eq!(config.memory_mode, gzvm_vmm::memory::Mode::Prefault);
     }

@@ -2,15 +2,20 @@
 //! The VMM's process: found, started with the files it needs, and waited for.
 
 use crate::argv::{self, Request};
-use crate::death::DeathReason;
+use crate::death;
 use anyhow::{Context, Result};
+use avf_aidl::aidl::virtualizationcommon::DeathReason::DeathReason;
 use command_fds::CommandFdExt;
+use gzvm_host::props::Props;
+use shared_child::SharedChild;
 use std::env;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 /// Names another VMM.
@@ -26,7 +31,7 @@ const LINE_LIMIT: u64 = 4096;
 /// A VMM that was started.
 #[derive(Debug)]
 pub struct Launched {
-    child: Child,
+    child: Arc<SharedChild>,
     failure: JoinHandle<String>,
     messages: JoinHandle<Option<String>>,
 }
@@ -36,42 +41,54 @@ pub struct Launched {
 pub struct Outcome {
     /// Why.
     pub reason: DeathReason,
+    /// The signal that killed the VMM, if one did.
+    pub signal: Option<i32>,
     /// The VMM's last error.
     pub error: Option<String>,
 }
 
 /// Starts the VMM. `files` are what `request` names; `failure` is the other end of its failure
 /// port, and as long as this process holds it, the VM may live.
-pub fn launch(request: &Request, files: Vec<OwnedFd>, failure: OwnedFd) -> Result<Launched> {
-    let program = program();
-    let mut command = Command::new(&program);
-    command.args(argv::build(request)).stdin(Stdio::null()).stderr(Stdio::piped());
-    command.preserved_fds(files);
-    let mut child =
-        command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+pub fn launch(
+    program: &PathBuf,
+    request: &Request,
+    files: Vec<OwnedFd>,
+    failure: OwnedFd,
+) -> Result<Launched> {
+    let mut command = Command::new(program);
+    command.arg0(format!("crosvm_{}", request.name)).args(argv::build(request));
+    command.stdin(Stdio::null()).stderr(Stdio::piped()).preserved_fds(files);
+    let child = SharedChild::spawn(&mut command);
+    let child = child.with_context(|| format!("cannot start {}", program.display()))?;
     // The command holds this process's copies of `files`; the guest's end of the failure port must
     // not stay open here.
     drop(command);
-    let stderr = child.stderr.take();
+    let stderr = child.take_stderr();
     let messages = thread::spawn(move || stderr.and_then(forward));
     let failure = thread::spawn(move || read_failure(failure.into()));
-    Ok(Launched { child, failure, messages })
+    Ok(Launched { child: Arc::new(child), failure, messages })
 }
 
 impl Launched {
+    /// The process.
+    pub fn child(&self) -> Arc<SharedChild> {
+        Arc::clone(&self.child)
+    }
+
     /// Waits for the end.
-    pub fn wait(mut self) -> Result<Outcome> {
+    pub fn wait(self) -> Result<Outcome> {
         let status = self.child.wait().context("cannot wait for the VMM")?;
         let failure = self.failure.join().unwrap_or_default();
         let error = self.messages.join().unwrap_or_default();
-        Ok(Outcome { reason: DeathReason::new(status, &failure), error })
+        Ok(Outcome { reason: death::reason(status, &failure), signal: status.signal(), error })
     }
 }
 
-/// The VMM: what the environment names, else the one beside this program, else the one in PATH.
-fn program() -> PathBuf {
-    if let Some(given) = env::var_os(PROGRAM_VARIABLE) {
-        return given.into();
+/// The VMM: what the environment or a property names, else the one beside this program, else the
+/// one in PATH.
+pub fn program(props: &Props) -> PathBuf {
+    if let Some(given) = env::var_os(PROGRAM_VARIABLE).map(PathBuf::from).or_else(|| props.vmm()) {
+        return given;
     }
     let beside = env::current_exe().ok().map(|exe| exe.with_file_name(PROGRAM));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PROGRAM.into())

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What Android provides and other systems lack: system properties and permissions. One
+//! definition for all programs of the backend.
+#![forbid(unsafe_code)]
+
+pub mod permissions;
+pub mod props;

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a VM has besides its process: a context id and a directory, from the global service, or
+//! from this process where there is none.
+
+use anyhow::{anyhow, Context as _, Result};
+use avf_aidl::aidl::virtualizationservice_internal::IGlobalVmContext::IGlobalVmContext;
+use binder::Strong;
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, process};
+
+/// The first context id of VMs.
+pub const FIRST_CID: u32 = 2048;
+/// How many there are.
+pub const CIDS: u32 = 65_536 - FIRST_CID;
+
+/// A VM's context id and directory. Dropping it gives both back.
+#[derive(Debug)]
+pub struct VmContext {
+    cid: u32,
+    dir: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// The global service removes the directory when nobody holds this any more.
+    Global(Strong<dyn IGlobalVmContext>),
+    Local,
+}
+
+impl VmContext {
+    /// One that the global service gave.
+    pub fn global(context: Strong<dyn IGlobalVmContext>) -> Result<Self> {
+        let cid = context.getCid()?;
+        let cid = u32::try_from(cid).map_err(|_| anyhow!("the service gave the CID {cid}"))?;
+        let dir = context.getTemporaryDirectory()?.into();
+        Ok(Self { cid, dir, kind: Kind::Global(context) })
+    }
+
+    /// The id.
+    pub fn cid(&self) -> u32 {
+        self.cid
+    }
+
+    /// The directory, which is only this user's.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Says which terminal shows the VM's console.
+    pub fn set_host_console_name(&self, name: &str) -> binder::Result<()> {
+        match &self.kind {
+            Kind::Global(context) => context.setHostConsoleName(name),
+            // Nobody but the client could list it.
+            Kind::Local => Ok(()),
+        }
+    }
+}
+
+impl Drop for VmContext {
+    fn drop(&mut self) {
+        if matches!(self.kind, Kind::Local) {
+            remove(&self.dir);
+        }
+    }
+}
+
+/// Contexts without a global service. Ids depend on the process, so that those of other processes
+/// are unlikely to be the same; the VMM notices one that is taken.
+#[derive(Debug)]
+pub struct LocalContexts {
+    base: PathBuf,
+    next: AtomicU32,
+}
+
+/// What the directories of processes are called, before their ids.
+const PREFIX: &str = "gzvm-virtmgr-";
+
+impl LocalContexts {
+    /// Below the directory for temporary files. Removes what processes that were killed left there.
+    pub fn new() -> Result<Self> {
+        Self::below(&env::temp_dir())
+    }
+
+    fn below(parent: &Path) -> Result<Self> {
+        let base = parent.join(format!("{PREFIX}{}", process::id()));
+        sweep(parent);
+        let made = DirBuilder::new().mode(0o700).create(&base);
+        made.with_context(|| format!("cannot make {}", base.display()))?;
+        Ok(Self { base, next: AtomicU32::new(process::id() % CIDS) })
+    }
+
+    /// A new context.
+    pub fn allocate(&self) -> Result<VmContext> {
+        let cid = FIRST_CID + self.next.fetch_add(1, Ordering::Relaxed) % CIDS;
+        let dir = self.base.join(cid.to_string());
+        let made = DirBuilder::new().mode(0o700).create(&dir);
+        made.with_context(|| format!("cannot make {}", dir.display()))?;
+        Ok(VmContext { cid, dir, kind: Kind::Local })
+    }
+}
+
+impl Drop for LocalContexts {
+    fn drop(&mut self) {
+        remove(&self.base);
+    }
+}
+
+fn remove(dir: &Path) {
+    match fs::remove_dir_all(dir) {
+        // At the end of the process the directory of a VM may go with the one above it.
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            log::warn!("{} stays behind: {e}", dir.display());
+        }
+        _ => {}
+    }
+}
+
+/// Removes directories of this user's processes that are gone.
+fn sweep(parent: &Path) {
+    let uid = nix::unistd::getuid().as_raw();
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        let Some(pid) = pid else { continue };
+        let gone = pid == process::id() || !Path::new(&format!("/proc/{pid}")).exists();
+        // Not that of a link.
+        let ours = entry.metadata().is_ok_and(|data| data.is_dir() && data.uid() == uid);
+        if gone && ours {
+            remove(&entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_are_private_and_go() {
+        let parent = tempfile::tempdir().unwrap();
+        // A process id that no process can have, and a name that is nobody's.
+        let (old, other) =
+            (parent.path().join(format!("{PREFIX}99999999")), PREFIX.to_owned() + "x");
+        fs::create_dir_all(old.join("2048")).unwrap();
+        fs::create_dir(parent.path().join(&other)).unwrap();
+        let contexts = LocalContexts::below(parent.path()).unwrap();
+        assert!(!old.exists() && parent.path().join(other).exists());
+        let (one, two) = (contexts.allocate().unwrap(), contexts.allocate().unwrap());
+        assert!(one.cid() >= FIRST_CID && one.cid() != two.cid());
+        assert_eq!(fs::metadata(one.dir()).unwrap().mode() & 0o777, 0o700);
+        let (dir, base) = (one.dir().to_owned(), contexts.base.clone());
+        drop(one);
+        assert!(!dir.exists() && two.dir().exists());
+        drop((two, contexts));
+        assert!(!base.exists());
+    }
+}
