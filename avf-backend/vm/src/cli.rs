@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: AVF's, where what AVF accepts and ignores is said to have no effect.
 
+use crate::partition::Kind;
 use clap::{ArgAction, Args, Parser, ValueEnum};
 use std::path::PathBuf;
 
@@ -18,6 +19,16 @@ pub enum Opt {
     Console {
         /// vsock context id of the VM; the first that has a console, if not given
         cid: Option<i32>,
+    },
+    /// Makes an empty partition, for a disk of a VM
+    CreatePartition {
+        /// The file to make, which must not exist
+        path: PathBuf,
+        /// Its size in bytes
+        size: u64,
+        /// What it is for
+        #[arg(short = 't', long = "type", value_enum, default_value = "raw")]
+        kind: Kind,
     },
     /// Says whether a feature of AVF is there
     CheckFeatureEnabled {
@@ -70,6 +81,10 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub debug: DebugArgs,
+
+    /// Say by the exit status how the VM ended (docs/vm.md), not only whether it was started
+    #[arg(long)]
+    pub exit_status: bool,
 
     /// Print help
     #[arg(long, action = ArgAction::Help)]
@@ -226,6 +241,21 @@ mod tests {
             let app = matches!(opt, Opt::RunApp(_) | Opt::RunMicrodroid(_));
             assert!(app, "{opt:?}");
         }
+    }
+
+    #[test]
+    fn partitions() {
+        let partition = |line: &str| {
+            let words = ["vm", "create-partition"].into_iter().chain(line.split(' '));
+            match Opt::try_parse_from(words) {
+                Ok(Opt::CreatePartition { path, size, kind }) => Some((path, size, kind)),
+                _ => None,
+            }
+        };
+        assert_eq!(partition("a 4096"), Some(("a".into(), 4096, Kind::Raw)));
+        assert_eq!(partition("-t instance a 1"), Some(("a".into(), 1, Kind::Instance)));
+        assert_eq!(partition("a 1 --type=encryptedstore").unwrap().2, Kind::Encryptedstore);
+        assert_eq!((partition("a"), partition("a -1"), partition("-t x a 1")), (None, None, None));
     }
 
     #[test]

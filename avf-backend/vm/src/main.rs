@@ -7,8 +7,10 @@ mod app;
 mod cli;
 mod config;
 mod death;
+mod exit;
 mod idsig;
 mod list;
+mod partition;
 mod raw;
 mod run;
 mod service;
@@ -21,7 +23,10 @@ fn main() -> ExitCode {
     // What binder's library says of a peer that ends is handled where it matters.
     gzvm_logging::init("vm", "warn,rsbinder=error");
     gzvm_ctl::status(match cli::Opt::parse() {
-        cli::Opt::Run(args) => run::run(&args).map(|()| ExitCode::SUCCESS),
+        cli::Opt::Run(args) => run::run(&args),
+        cli::Opt::CreatePartition { path, size, kind } => {
+            partition::create(&path, size, kind).map(|()| ExitCode::SUCCESS)
+        }
         cli::Opt::CheckFeatureEnabled { feature } => {
             println!("{}", app::feature(&feature));
             Ok(ExitCode::SUCCESS)

@@ -4,6 +4,7 @@
 use crate::cli::{CommonArgs, DebugArgs, RunArgs};
 use crate::config::VmConfig;
 use crate::death::End;
+use crate::exit;
 use crate::raw;
 use crate::service::{exception, Service};
 use crate::terminal::Terminal;
@@ -20,11 +21,12 @@ use std::fs::OpenOptions;
 use std::io::{stdin, stdout};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Mutex, PoisonError};
 
 /// Runs a VM to its end.
-pub fn run(args: &RunArgs) -> Result<()> {
+pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let config = VmConfig::load(&args.config)?;
     warn_without_effect(&args.common, &args.debug);
     let config = raw::parcelable(&config, args)?;
@@ -53,8 +55,10 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let state = state_name(machine.getState().unwrap_or(VirtualMachineState::DEAD));
     println!("Created VM from {:?} with CID {cid}, state is {state}.", args.config);
     let end = end.recv().context("nobody watches the VM")?;
-    println!("VM ended: {}", end.name());
-    report(end)
+    let name = end.name();
+    println!("VM ended: {name}");
+    report(end)?;
+    Ok(if args.exit_status { exit::status(&name).into() } else { ExitCode::SUCCESS })
 }
 
 /// What the VMM said last: the reason why there is no VM, or something to know about its end.

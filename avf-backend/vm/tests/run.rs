@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
+mod support;
+
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::fs;
@@ -10,6 +12,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use support::virtmgr;
 use tempfile::TempDir;
 
 struct World {
@@ -65,12 +68,6 @@ impl World {
             .stdin(Stdio::null());
         command
     }
-}
-
-/// The example of that name, beside this test's directory.
-fn virtmgr() -> PathBuf {
-    let deps = std::env::current_exe().unwrap();
-    deps.parent().unwrap().parent().unwrap().join("examples/virtmgr")
 }
 
 fn out(output: &Output) -> String {
@@ -131,6 +128,25 @@ fn other_ends_are_no_error() {
         assert!(out(&output).ends_with(&format!("VM ended: {name}\n")), "{}", out(&output));
         assert_eq!(err(&output), "VMM: why\n");
         assert!(output.status.success());
+    }
+}
+
+/// The numbers are in docs/vm.md.
+#[test]
+fn an_end_is_an_exit_status_for_who_asks() {
+    for (script, status) in [
+        ("exit 0", 0),
+        ("exit 1", 1),
+        ("exit 32", 32),
+        ("exit 33", 33),
+        ("exit 35", 34),
+        ("exit 36", 36),
+        ("kill -9 $$", 38),
+        ("printf 'HANGUP|x' > $failure; exit 32", 37),
+    ] {
+        let world = World::new(script);
+        let output = world.vm(&world.plain(), &["--exit-status"]);
+        assert_eq!(output.status.code(), Some(status), "{script}: {}", out(&output));
     }
 }
 

@@ -3,10 +3,15 @@
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
+mod support;
+
+use std::fs;
 use std::process::{Command, Output};
+use support::virtmgr;
 
 fn vm(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vm")).args(args).env_remove("RUST_LOG").output().unwrap()
+    let mut vm = Command::new(env!("CARGO_BIN_EXE_vm"));
+    vm.args(args).env("GZVM_VIRTMGR", virtmgr()).env_remove("RUST_LOG").output().unwrap()
 }
 
 fn out(output: &Output) -> String {
@@ -48,6 +53,34 @@ fn idsig_files_are_for_apks() {
     let error = error(&["create-idsig", not_an_apk, idsig.to_str().unwrap()]);
     assert!(error.contains(not_an_apk) && error.contains("not an APK"), "{error}");
     assert!(!idsig.exists());
+}
+
+#[test]
+fn partitions_are_what_avf_makes() {
+    let dir = tempfile::tempdir().unwrap();
+    for (kind, start) in [
+        ("raw", &b""[..]),
+        ("instance", b"Android-VM-instance\x01\0"),
+        ("encryptedstore", b"UNFORMATTED-STORAGE"),
+    ] {
+        let path = dir.path().join(kind);
+        let output = vm(&["create-partition", "-t", kind, path.to_str().unwrap(), "8192"]);
+        assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 8192);
+        assert_eq!(&bytes[..start.len()], start);
+        assert!(bytes[start.len()..].iter().all(|byte| *byte == 0));
+    }
+    // The file that exists stays as it is.
+    let raw = dir.path().join("raw");
+    fs::write(&raw, "mine").unwrap();
+    assert!(error(&["create-partition", raw.to_str().unwrap(), "4096"]).contains("cannot create"));
+    assert_eq!(fs::read(&raw).unwrap(), b"mine");
+    // One that cannot be made is not left.
+    let small = dir.path().join("small");
+    let error = error(&["create-partition", "-t", "instance", small.to_str().unwrap(), "4"]);
+    assert!(error.contains("small: sizeBytes"), "{error}");
+    assert!(!small.exists());
 }
 
 #[test]
