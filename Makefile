@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Front door. All work is done by `cargo xtask` (tests/harness); `cargo xtask help` shows more than this file does.
 #
-# Variables: KERNEL_SRC=/path builds that Linux 7.3 tree instead of Debian's source package.
+# Variables: KERNEL_SRC=/path builds that Linux 7.3 tree instead of Debian's source package; GZVM_MODULE=/path/gzvm.ko
+# makes `make bench` measure that module instead of ours.
 
 # Cargo of the user's PATH, else Debian's.
 CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
@@ -10,7 +11,7 @@ CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 XTASK = @tests/harness/bootstrap.sh && export MAKEFLAGS= MAKELEVEL= && \
 	{ [ -d target/debug ] || $(CARGO) build --package xtask; } && $(CARGO) xtask
 
-.PHONY: help run shell test test-host test-debug test-mutations patches docs build clean
+.PHONY: help run shell test test-host test-debug test-mutations bench patches docs build clean
 
 help:
 	@echo "make run             boot the demo: protected VMs on the reference hypervisor, in QEMU"
@@ -19,6 +20,7 @@ help:
 	@echo "make test-host       the part of them that needs neither QEMU nor a kernel"
 	@echo "make test-debug      the device tests on a kernel with KASAN and kmemleak (built once, as long as the first)"
 	@echo "make test-mutations  break the driver on purpose, and see that the tests notice"
+	@echo "make bench           count what events cost, compare with the checked-in numbers (docs/performance.md)"
 	@echo "make patches         the driver as patches for the kernel's mailing lists, checked"
 	@echo "make docs            the book in docs/ as web pages (needs mdbook: cargo install mdbook)"
 	@echo "make build           build everything that a boot needs"
@@ -43,6 +45,9 @@ test-debug:
 
 test-mutations:
 	$(XTASK) mutations
+
+bench:
+	$(XTASK) bench
 
 patches:
 	$(XTASK) patches

@@ -28,7 +28,9 @@ pub const fn gic_redist(vcpus: u64) -> u64 {
     GIC_DIST - 0x2_0000 * vcpus
 }
 
+/// Defines a function that answers a guest program.
 #[cfg(target_arch = "aarch64")]
+#[macro_export]
 macro_rules! program {
     ($(#[$doc:meta])* $name:ident, $($line:literal)*) => {
         std::arch::global_asm!(
@@ -61,7 +63,9 @@ macro_rules! program {
         }
     };
 }
+/// Defines a function that answers a guest program: an empty one on this architecture.
 #[cfg(not(target_arch = "aarch64"))]
+#[macro_export]
 macro_rules! program {
     ($(#[$doc:meta])* $name:ident, $($line:literal)*) => {
         $(#[$doc])*
@@ -73,7 +77,7 @@ macro_rules! program {
     };
 }
 
-pub(crate) use program;
+pub use crate::program;
 
 program!(
     /// Does nothing for ever.

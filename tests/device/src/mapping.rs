@@ -131,6 +131,14 @@ impl Mapping {
         unsafe { libc::madvise(self.start.cast(), self.size, libc::MADV_NOHUGEPAGE) };
     }
 
+    /// Has the kernel bring all of the mapping in.
+    pub fn populate(&self) {
+        // SAFETY: advice about our own mapping changes no data.
+        let answer =
+            unsafe { libc::madvise(self.start.cast(), self.size, libc::MADV_POPULATE_WRITE) };
+        assert_eq!(answer, 0, "madvise: {}", io::Error::last_os_error());
+    }
+
     /// The address and size of a part, whole pages of the mapping.
     fn part(&self, offset: u64, size: u64) -> (*mut libc::c_void, usize) {
         assert!((offset | size) & (PAGE - 1) == 0 && offset + size <= self.size());

@@ -2,6 +2,7 @@
 //! Builds everything, runs QEMU, runs the tests, reports.
 
 mod apt;
+mod bench;
 mod book;
 mod boot;
 mod cache;
@@ -98,6 +99,8 @@ enum Task {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Count what events cost, compare with the checked-in numbers
+    Bench(bench::Choice),
     /// Make the patches for the kernel's mailing lists, and check them
     Patches {
         /// Without the build in the kernel's tree, which takes minutes
@@ -160,6 +163,7 @@ fn task(project: &Project, task: Task) -> Result<ExitCode> {
                 mutations::run(project, variant(debug), &filter, results)
             });
         }
+        Task::Bench(choice) => bench::run(project, &choice)?,
         Task::Layout => {
             let kernel = kernel::build(project, &Fetcher::new(project), Variant::Usual)?;
             layout::check(project, &kernel)?;

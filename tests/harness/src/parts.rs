@@ -154,6 +154,8 @@ fn flat(
     let program = programs.first().with_context(|| format!("{package} has no program"))?;
     let image = project.out().join(format!("{name}.img"));
     cargo::flat_image(&program.path, &image)?;
+    // Names for addresses in it: the next build of the package may replace the program.
+    fs::copy(&program.path, image.with_extension("elf"))?;
     Ok(image)
 }
 

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//! B5: what the first touch of guest memory costs.
+
+use gzvm_device_test::machine::{Machine, RAM};
+use gzvm_device_test::mapping::{Mapping, PAGE};
+
+use crate::guests;
+use crate::sizes::slab_bytes;
+use crate::window::{Report, Row};
+
+const MIB: u64 = 1 << 20;
+/// The unit of demand paging.
+const BLOCK: u64 = 2 * MIB;
+const BLOCKS: u64 = 64;
+
+/// What the host has before the guest comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Backing {
+    /// Nothing.
+    Absent,
+    /// Consecutive pages.
+    InOrder,
+    /// Pages that are not consecutive.
+    Scattered,
+    /// Huge pages.
+    Huge,
+}
+
+impl Backing {
+    /// Memory of this kind. The first block is present in any case.
+    pub fn mapping(self, size: u64) -> Mapping {
+        let memory = Mapping::anonymous(size + BLOCK);
+        match self {
+            Self::Absent => memory.ask_for_small_pages(),
+            Self::Scattered => {
+                memory.ask_for_small_pages();
+                scatter(&memory);
+            }
+            Self::InOrder | Self::Huge => {
+                memory.ask_for_huge_pages();
+                memory.populate();
+            }
+        }
+        if self == Self::InOrder {
+            // The host's frames stay consecutive, but each has an entry of its own.
+            for block in (0..memory.size()).step_by(BLOCK as usize) {
+                memory.split(block, PAGE);
+            }
+        }
+        memory.write(0, 1);
+        memory
+    }
+}
+
+/// Touches the pages in random order, so that neighbours for the guest are none for the host.
+fn scatter(memory: &Mapping) {
+    // An odd number has no factor in common with a power of two: all pages are visited.
+    const STEP: u64 = 40_503;
+    let pages = memory.size() / PAGE;
+    let modulus = pages.next_power_of_two();
+    for page in (0..modulus).map(|index| index * STEP % modulus).filter(|page| *page < pages) {
+        memory.write(page * PAGE, 1);
+    }
+}
+
+/// All of them.
+pub fn rows(report: &mut Report) {
+    for (backing, protected, what) in [
+        (Backing::InOrder, false, "2 MiB block, 4 KiB pages in order"),
+        (Backing::Scattered, false, "2 MiB block, scattered 4 KiB pages"),
+        (Backing::Huge, false, "2 MiB block, a huge page"),
+        (Backing::Absent, false, "2 MiB block that the host has not got either, 4 KiB pages"),
+        (Backing::InOrder, true, "2 MiB block of a protected VM, 4 KiB pages in order"),
+        (Backing::Huge, true, "2 MiB block of a protected VM, a huge page"),
+    ] {
+        touch(report, backing, protected, what);
+    }
+}
+
+fn touch(report: &mut Report, backing: Backing, protected: bool, what: &str) {
+    for round in 0..2 {
+        let machine = Machine::bare(backing.mapping(BLOCKS * BLOCK));
+        machine.ram.load(0, guests::touch());
+        machine.add_ram().expect("memory slot");
+        if protected {
+            machine.protect().expect("protection");
+        }
+        let mut vcpu = machine.boot_vcpu(&[RAM + BLOCK, RAM + machine.ram.size(), BLOCK]);
+        let before = slab_bytes();
+        report.window(Row::new("B5", what, BLOCKS), || vcpu.report());
+        if round == 0 {
+            let bytes = slab_bytes().saturating_sub(before) * 1024 * MIB / (BLOCKS * BLOCK);
+            report.value("B5", &format!("kernel memory per GiB, {what}"), bytes, "bytes");
+        }
+    }
+}
