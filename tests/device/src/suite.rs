@@ -30,7 +30,12 @@ pub enum Needs {
     RawProtected,
     /// The test module, and a hypervisor built for tests.
     RawTest,
+    /// SELinux without a policy so far, and one to load.
+    Policy,
 }
+
+/// A compiled policy for the tests of it.
+pub const POLICY: &str = "/usr/share/gzvm/sepolicy";
 
 /// A test: name, needs, code that panics if something is wrong.
 pub type Test = (&'static str, Needs, fn());
@@ -77,6 +82,12 @@ fn missing(needs: Needs) -> Option<&'static str> {
         }
         Needs::Raw => module,
         Needs::RawProtected => module.or(protection),
+        Needs::Policy => {
+            let there = |path: &str| std::path::Path::new(path).exists();
+            let ours =
+                there(POLICY) && there("/sys/fs/selinux") && !there("/sys/fs/selinux/enforce");
+            unless(ours, "no policy to load, or the kernel has one")
+        }
         Needs::RawTest => module.or_else(|| {
             let audits = raw.is_some_and(|raw| raw.audit().is_some());
             unless(audits, "the hypervisor is not one that was built for tests")

@@ -107,7 +107,7 @@ const USERLAND: &[&str] =
 const DEVICE_TESTS: &[&str] = &["gzvm-device-test", "gzvm-vmm-test"];
 /// Test programs after which the machine is another, and their directories: each has a boot alone. One leaves
 /// the host's kernel for another, one enforces a policy.
-pub const ALONE: [&str; 1] = ["kexec"];
+pub const ALONE: [&str; 2] = ["kexec", "selinux"];
 /// Packages with programs for the Linux guest.
 const GUEST_PROGRAMS: &[&str] = &["gzvm-clock", "gzvm-vmm-test"];
 
