@@ -4,13 +4,16 @@
 
 #![forbid(unsafe_code)]
 
-use anyhow::Result;
+use anyhow::{ensure, Context, Result};
 use gzvm_vmm_test::console::Console;
 use gzvm_vmm_test::vmm::{Setup, Vmm};
-use gzvm_vmm_test::{tests, GUESTS, PATIENCE};
+use gzvm_vmm_test::{host, tests, GUESTS, PATIENCE};
 use lz4_flex::frame::FrameEncoder;
-use std::fs;
-use std::io::Write;
+use serde_json::json;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 /// Starts the payload's checks from this file.
 fn hello(mut setup: Setup, payload: &str) -> Result<(Vmm, Console)> {
@@ -82,11 +85,43 @@ fn memory_may_be_there_in_advance() -> Result<()> {
     Ok(())
 }
 
+/// As users say it: a configuration with partitions, which `vm run` makes a composite disk of.
+fn vm_run_makes_a_disk_of_partitions() -> Result<()> {
+    let (mut partitions, mut sums) = (Vec::new(), Vec::new());
+    for (label, size, writable) in [("first", 64 << 10, false), ("second", 1 << 20, true)] {
+        let path = PathBuf::from(format!("/tmp/vmm_boot.{label}"));
+        io::copy(&mut File::open("/dev/urandom")?.take(size), &mut File::create(&path)?)?;
+        sums.push(format!("guest: partition {label} has checksum {}", host::md5(&path)?));
+        partitions.push(json!({"label": label, "path": path, "writable": writable}));
+    }
+    let config = json!({
+        "kernel": format!("{GUESTS}/Image"),
+        "initrd": format!("{GUESTS}/linux-initramfs.cpio.gz"),
+        "params": "console=ttyS0 loglevel=4",
+        "disks": [{"partitions": partitions, "writable": true}],
+        "protected": false,
+        "memory_mib": 128,
+        "console_input_device": "ttyS0",
+        "platform_version": "~1.0",
+    });
+    fs::write("/tmp/vmm_boot.json", config.to_string())?;
+    let mut vm = Command::new("vm");
+    let output = vm.args(["run", "/tmp/vmm_boot.json"]).stdin(Stdio::null()).output();
+    let output = output.context("vm")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    for part in sums.iter().map(String::as_str).chain(["VM ended: Shutdown"]) {
+        let why = String::from_utf8_lossy(&output.stderr);
+        ensure!(text.contains(part), "no \"{part}\": {text}{why}");
+    }
+    Ok(())
+}
+
 fn main() {
     tests![
         kernel_packed_with_lz4,
         flat_binary_gets_the_device_tree,
         all_vcpus_start,
         memory_may_be_there_in_advance,
+        vm_run_makes_a_disk_of_partitions,
     ]
 }
