@@ -85,12 +85,17 @@ fn starts_the_payload(setup: Setup) -> Result<()> {
     ended.check(0, "")
 }
 
-/// The payload is Linux, which does not know the MMIO guard.
+/// The payload is Linux, which does not know the MMIO guard. What an overlay says arrives there.
 fn firmware_starts_linux() -> Result<()> {
     let mut setup = with_firmware()?;
+    let overlay = setup.file(overlay("instance-id")?);
+    setup.arg("--device-tree-overlay").arg(&overlay);
     setup.args("--mem 144 --swiotlb 16 --cpus 2");
     let mut guest = Guest::boot(setup, &format!("{COMMANDS} pvmfw.keep-mmio"))?;
     guest.run("test -e /proc/device-tree/chosen/avf,strict-boot")?;
+    let id =
+        guest.run("hexdump -v -e '1/1 \"%02x\"' /proc/device-tree/avf/untrusted/instance-id")?;
+    ensure!(id == "00000009", "the overlay's property is {id}");
     let protected = guest.run("cat /sys/kernel/gzvm_guest/protected")?;
     ensure!(protected == "yes", "protected: {protected}");
     let devices = guest.run("ls /sys/bus/virtio/devices")?;
