@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Do the tests notice what they are for? Each patch below `tests/device/mutations/` breaks the
-//! driver on purpose and names the test that must then fail. Its head:
+//! driver, the hypervisor or the VMM on purpose and names the test that must then fail. Its head:
 //!
 //! ```text
 //! Fails: PROGRAM TEST       the test that must fail, unless there is a line "Says:"
@@ -20,6 +20,8 @@ use anyhow::{bail, Context, Result};
 
 use crate::boot::Options;
 use crate::cache;
+use crate::cargo;
+use crate::fetch::Fetcher;
 use crate::initramfs::Archive;
 use crate::kernel::Variant;
 use crate::libtest::{Case, Exit, Outcome, Parser};
@@ -32,6 +34,7 @@ use crate::qemu::Limits;
 use crate::report::{Results, Suite};
 use crate::sections;
 use crate::source;
+use crate::toolchain;
 use crate::ui::Step;
 
 /// The program name of tests that run on this machine instead of in QEMU.
@@ -226,13 +229,23 @@ fn in_qemu(
     let words = machine_tests::one_suite(program, Some(test));
     let words = format!("{words} {}", mutation.promise.words);
     let mut machine = Options::for_tests(true, parts.variant).machine(parts, &words);
-    if fs::read_to_string(&mutation.patch)?.contains("\n+++ b/tests/refhyp/") {
-        // Not where the sound one is built: both programs have one name.
-        let target = project.target.join("mutant");
-        let project = Project { top: tree.to_path_buf(), target, ..project.clone() };
-        machine.hypervisor = Some(parts::test_hypervisor(&project, "mutant-refhyp")?);
+    let patch = fs::read_to_string(&mutation.patch)?;
+    // Not where the sound ones are built: the programs have the same names.
+    let target = project.target.join("mutant");
+    let broken = Project { top: tree.to_path_buf(), target, ..project.clone() };
+    if patch.contains("\n+++ b/tests/refhyp/") {
+        machine.hypervisor = Some(parts::test_hypervisor(&broken, "mutant-refhyp")?);
+    } else if patch.contains("\n+++ b/avf-backend/vmm/") {
+        let linux = toolchain::linux(&Fetcher::new(project))?;
+        let built =
+            cargo::build(&broken, &linux, "build", &["gzvm-vmm"], &["--bins"], "mutant-vmm")?;
+        let vmm = built.first().context("the package has no program")?;
+        machine.initramfs = with_file(project, parts, "usr/bin/gzvm_vmm", &vmm.path)?;
     } else {
-        machine.initramfs = with_broken_driver(project, parts, tree)?;
+        let name = format!("mutant{}", parts.variant.suffix());
+        let built = module::build(project, &parts.kernel, &tree.join("driver"), &name)?;
+        machine.initramfs =
+            with_file(project, parts, "lib/modules/gzvm.ko", &built.join("gzvm.ko"))?;
     }
     let mut step = Step::start(&mutation.name);
     let log = project.log(&format!("mutant-{}", mutation.name));
@@ -243,12 +256,10 @@ fn in_qemu(
     Ok(suites.into_iter().flat_map(|suite| suite.cases).collect())
 }
 
-/// The host's initramfs with the driver from `tree`.
-fn with_broken_driver(project: &Project, parts: &Parts, tree: &Path) -> Result<PathBuf> {
-    let name = format!("mutant{}", parts.variant.suffix());
-    let built = module::build(project, &parts.kernel, &tree.join("driver"), &name)?;
+/// The host's initramfs with another file of this name.
+fn with_file(project: &Project, parts: &Parts, name: &str, file: &Path) -> Result<PathBuf> {
     let mut overlay = Archive::default();
-    overlay.file("lib/modules/gzvm.ko", &built.join("gzvm.ko"))?;
+    overlay.file(name, file)?;
     // Linux unpacks archives that follow one another; the last file of a name wins.
     let mut archive = fs::read(&parts.initramfs)?;
     archive.extend(overlay.write(Vec::new())?);
