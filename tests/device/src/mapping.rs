@@ -133,9 +133,9 @@ impl Mapping {
 
     /// Has the kernel bring all of the mapping in.
     pub fn populate(&self) {
+        let advice = libc::MADV_POPULATE_WRITE;
         // SAFETY: advice about our own mapping changes no data.
-        let answer =
-            unsafe { libc::madvise(self.start.cast(), self.size, libc::MADV_POPULATE_WRITE) };
+        let answer = unsafe { libc::madvise(self.start.cast(), self.size, advice) };
         assert_eq!(answer, 0, "madvise: {}", io::Error::last_os_error());
     }
 

@@ -113,13 +113,14 @@ pub unsafe extern "C" fn qemu_plugin_install(
 
 /// QEMU translated a block.
 extern "C" fn translated(_: Id, block: *mut c_void) {
-    // SAFETY: QEMU passes a block that is valid during this call, and so are its instructions, of
-    // which there is at least one.
-    let (count, first) =
-        unsafe { (qemu_plugin_tb_n_insns(block), qemu_plugin_tb_get_insn(block, 0)) };
+    // SAFETY: QEMU passes a block that is valid during this call.
+    let count = unsafe { qemu_plugin_tb_n_insns(block) };
+    // SAFETY: as above; a block has at least one instruction, and they are as valid as it is.
+    let first = unsafe { qemu_plugin_tb_get_insn(block, 0) };
     // SAFETY: as above.
-    let (virt, here) =
-        unsafe { (qemu_plugin_insn_vaddr(first), qemu_plugin_insn_haddr(first) as u64) };
+    let virt = unsafe { qemu_plugin_insn_vaddr(first) };
+    // SAFETY: as above.
+    let here = unsafe { qemu_plugin_insn_haddr(first) } as u64;
     let (mut hvc, mut marked) = (false, None);
     for index in 0..count {
         // SAFETY: as above; the data of an instruction of this architecture are four bytes.
