@@ -4,10 +4,22 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{ensure, Result};
-use gzvm_vmm_test::vmm::Setup;
+use gzvm_vmm_test::console::Console;
+use gzvm_vmm_test::vmm::{Setup, Vmm};
 use gzvm_vmm_test::{host, tests, PATIENCE};
 use nix::sys::signal::Signal;
 use std::fs;
+
+/// A VM that runs `code`, which `file` gets, and its serial port.
+fn bare(file: &str, code: &[u32]) -> Result<(Vmm, Console)> {
+    let bytes: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    fs::write(file, bytes)?;
+    let mut setup = Setup::new()?;
+    let console = setup.console("hardware=serial,num=1")?;
+    let bios = setup.open(file)?;
+    setup.args("--mem 16 --bios").arg(&bios);
+    Ok((setup.start()?, console))
+}
 
 /// Accesses of [`FLOOD`] that leave the guest.
 const EXITS: u64 = 5 * 4000;
@@ -44,12 +56,7 @@ const FLOOD: [u32; 23] = [
 
 /// Whatever a guest writes where, the VMM keeps nothing of it.
 fn flood_of_mmio_does_not_grow_the_vmm() -> Result<()> {
-    fs::write("/tmp/flood", FLOOD.map(u32::to_le_bytes).as_flattened())?;
-    let mut setup = Setup::new()?;
-    let mut console = setup.console("hardware=serial,num=1")?;
-    let bios = setup.open("/tmp/flood")?;
-    setup.args("--mem 16 --bios").arg(&bios);
-    let mut vmm = setup.start()?;
+    let (mut vmm, mut console) = bare("/tmp/flood", &FLOOD)?;
     console.expect("S", PATIENCE)?;
     let before = host::own_memory(vmm.pid())?;
     console.expect("D", PATIENCE)?;
@@ -85,12 +92,7 @@ const FAULTS: [u32; 14] = [
 
 /// A guest's faults are told, but they do not fill the log.
 fn faults_do_not_fill_the_log() -> Result<()> {
-    fs::write("/tmp/faults", FAULTS.map(u32::to_le_bytes).as_flattened())?;
-    let mut setup = Setup::new()?;
-    let mut console = setup.console("hardware=serial,num=1")?;
-    let bios = setup.open("/tmp/faults")?;
-    setup.args("--mem 16 --bios").arg(&bios);
-    let mut vmm = setup.start()?;
+    let (mut vmm, mut console) = bare("/tmp/faults", &FAULTS)?;
     console.expect("D", PATIENCE).map_err(|e| e.context(vmm.said()))?;
     vmm.signal(Signal::SIGTERM)?;
     let ended = vmm.wait()?;
