@@ -18,10 +18,8 @@ const MIB: u64 = 1 << 20;
 const KIB: u64 = 1 << 10;
 const PAGE: u64 = 4096;
 /// Memory of the guests, and of that what the tests have go to and fro.
-const MEMORY: u64 = 256;
-const MOVED: u64 = 96;
-/// What a guest can use of its memory: the rest is its kernel's.
-const ALL: u64 = MEMORY - 80;
+const MEMORY: u64 = 192;
+const MOVED: u64 = 48;
 /// What else the host may do with its memory meanwhile, in MiB.
 const NOISE: u64 = 8;
 const SOCKET: &str = "/tmp/balloon.sock";
@@ -36,15 +34,18 @@ fn is_followed() -> Result<bool> {
     Ok(is_told()? && Gzvm::open()?.check_extension(cap::SYNC_MMU)? == Some(1))
 }
 
-/// A guest with a disk of random data, and the data's checksum.
+/// A guest with a disk of random data, and the data's checksum. Its second disk is empty, and as
+/// large as its memory.
 fn boot(args: &str) -> Result<(Guest, String)> {
     let disk = PathBuf::from("/tmp/balloon.disk");
     let mut random = File::open("/dev/urandom")?.take(MOVED * MIB);
     std::io::copy(&mut random, &mut File::create(&disk)?)?;
     let sum = host::md5(&disk)?;
+    let empty = PathBuf::from("/tmp/balloon.empty");
+    File::create(&empty)?.set_len(MEMORY * MIB)?;
     let mut setup = Setup::new()?;
     setup.args(&format!("--mem {MEMORY} --cpus 2 --socket {SOCKET} {args}"));
-    setup.disk(&disk, false)?;
+    setup.disk(&disk, false)?.disk(&empty, false)?;
     let mut guest = Guest::boot(setup, COMMANDS)?;
     // Else a file there may have half of the memory.
     guest.run("busybox mount -o remount,size=100% /tmp")?;
@@ -80,9 +81,10 @@ fn host_gets(mib: i64, before: Memory) -> Result<()> {
     settled.map_err(|e| e.context(format!("{mib} MiB: {before:?}, then {now:?}")))
 }
 
-/// Has the guest use memory, nearly all that it has where `mib` is [`ALL`], and free it again.
-fn touch(guest: &mut Guest, mib: u64) -> Result<()> {
-    guest.run(&format!("dd if=/dev/zero of=/tmp/all bs=1M count={mib} && rm /tmp/all"))?;
+/// Has the guest use all memory that it has, and free it again. What it reads of a disk it keeps for
+/// as long as nobody needs the memory: that much always fits, however much its kernel has taken.
+fn touch(guest: &mut Guest) -> Result<()> {
+    guest.run("dd if=/dev/vdb of=/dev/null bs=1M && echo 1 > /proc/sys/vm/drop_caches")?;
     Ok(())
 }
 
@@ -99,7 +101,7 @@ fn inflated_memory_is_the_hosts_until_it_is_used_again() -> Result<()> {
         return no_balloon("");
     }
     let (mut guest, sum) = boot("")?;
-    touch(&mut guest, ALL)?;
+    touch(&mut guest)?;
     let before = memory()?;
     control::adjust_balloon(Path::new(SOCKET), MOVED * MIB)?;
     host_gets(MOVED.cast_signed(), before)?;
@@ -134,7 +136,7 @@ fn reported_free_memory_is_the_hosts_until_it_is_used_again() -> Result<()> {
 /// Where the driver cannot take pages from a guest, an unprotected VM has no balloon.
 fn no_balloon(args: &str) -> Result<()> {
     let (mut guest, sum) = boot(args)?;
-    touch(&mut guest, ALL)?;
+    touch(&mut guest)?;
     let before = memory()?;
     let why = control::refused_balloon(Path::new(SOCKET), MOVED * MIB)?;
     ensure!(why.contains("the hypervisor cannot take pages from a guest"), "{why}");
@@ -149,8 +151,7 @@ fn no_balloon(args: &str) -> Result<()> {
 fn mainline_in_a_protected_vm_is_told_to_be_unsupported() -> Result<()> {
     let (mut guest, sum) =
         boot("--protected-vm-without-firmware --swiotlb 16 --balloon-page-reporting")?;
-    // The pool for restricted DMA is not for files.
-    touch(&mut guest, ALL - 32)?;
+    touch(&mut guest)?;
     let before = memory()?;
     let why = control::refused_balloon(Path::new(SOCKET), MOVED * MIB)?;
     ensure!(why.contains("is not supported"), "{why}");
