@@ -54,12 +54,16 @@ use crate::{
         }, //
     },
     pages::{
+        Claim,
         Given,
         Pages, //
     },
     registry::HypVm,
     store::KernelStore,
-    watching::Watches, //
+    watching::{
+        SlotWatch,
+        Watches, //
+    }, //
 };
 use kernel::{
     new_mutex,
@@ -201,6 +205,7 @@ impl Memory {
     /// Brings in all of a slot that is not backed yet.
     fn populate(&self, slot: &Slot) -> Result {
         let watch = self.watches.get(slot.id);
+        let watch = watch.as_deref();
         for chunk in slot.range.chunks(POPULATE_PAGES) {
             let claim = self.pages.claim(chunk)?;
             loop {
@@ -208,10 +213,10 @@ impl Memory {
                     return Err(EINTR);
                 }
                 sched::cond_resched();
-                claim.begin(chunk, watch.as_deref());
+                claim.begin(chunk, watch);
                 let gap = self.pages.given.backing.lock().first_gap(chunk);
                 let Some(gap) = gap else { break };
-                self.pages.map(&claim, slot, gap, Paging::Populate)?;
+                self.bring_in(&claim, slot, gap, gap.start(), watch, Paging::Populate)?;
             }
         }
         Ok(())
@@ -264,14 +269,28 @@ impl Memory {
             return Err(Refusal::new(Errno::Fault, why).into());
         }
         let range = fault::pages(gfn, window, slot.range, partly_backed).ok_or(EFAULT)?;
-        if pages.map(&claim, &slot, range, pages.paging)? {
+        self.bring_in(&claim, &slot, range, gfn, watch, pages.paging)
+    }
+
+    /// Maps a range of which nothing is backed, or at least a page of it: nothing, if the owner
+    /// changes that very page right now.
+    fn bring_in(
+        &self,
+        claim: &Claim<'_>,
+        slot: &Slot,
+        range: PageRange,
+        gfn: Gfn,
+        watch: Option<&SlotWatch>,
+        paging: Paging,
+    ) -> Result {
+        if self.pages.map(claim, slot, range, paging)? {
             return Ok(());
         }
         // Changes of so many pages may never end. One page is brought in faster than they come.
         let page = PageRange::single(gfn).ok_or(EFAULT)?;
         claim.begin(page, watch);
-        if !pages.given.backing.lock().touches(page) {
-            pages.map(&claim, &slot, page, pages.paging)?;
+        if !self.pages.given.backing.lock().touches(page) {
+            self.pages.map(claim, slot, page, paging)?;
         }
         Ok(())
     }
