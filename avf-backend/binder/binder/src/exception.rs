@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Exceptions: what a call that fails tells its caller.
 
-use rsbinder::{ExceptionCode, Status};
+use rsbinder::{ExceptionCode, Status, StatusCode};
 use std::fmt::Debug;
 
 /// AOSP's names for exceptions.
@@ -16,6 +16,14 @@ pub trait Exceptions {
 }
 
 impl Exceptions for ExceptionCode {}
+
+/// AOSP's names for what becomes of a call that does not get through.
+#[allow(missing_docs)] // They are binder's own.
+pub trait StatusCodes {
+    const DEAD_OBJECT: StatusCode = StatusCode::DeadObject;
+}
+
+impl StatusCodes for StatusCode {}
 
 /// Turns errors into exceptions, with the whole chain of causes as the message.
 pub trait IntoBinderResult<T, E> {

@@ -4,7 +4,8 @@
 //! under Soong. What differs there:
 //!
 //! * `BnFoo::new_binder` takes `BinderFeatures::default()` as a second argument;
-//! * [`Exceptions`] is not needed, because its names are constants of `ExceptionCode`;
+//! * [`Exceptions`] and [`StatusCodes`] are not needed, because their names are constants of
+//!   `ExceptionCode` and `StatusCode`;
 //! * [`connect_kernel`] is not needed, because every Android has binder.
 #![forbid(unsafe_code)]
 
@@ -13,7 +14,7 @@ mod exception;
 mod service;
 
 pub use death::{DeathRecipient, IBinder};
-pub use exception::{Exceptions, IntoBinderResult};
+pub use exception::{Exceptions, IntoBinderResult, StatusCodes};
 pub use rsbinder::{
     ExceptionCode, FromIBinder, Interface, ParcelFileDescriptor, SIBinder as SpIBinder, Status,
     StatusCode, Strong, WIBinder as WpIBinder, Weak,

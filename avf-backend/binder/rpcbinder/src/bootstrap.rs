@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The bootstrap socket: one message for each connection.
 
+use rustix::fs::{fcntl_getfl, fcntl_setfl, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage,
@@ -58,10 +59,19 @@ pub fn accept(bootstrap: impl AsFd) -> io::Result<Option<OwnedFd>> {
         _ => Vec::new(),
     });
     match (fds.next(), fds.next()) {
-        (Some(fd), None) => Ok(Some(fd)),
+        (Some(fd), None) => blocking(fd).map(Some),
         (None, _) => Err(invalid("a message without a descriptor")),
         (Some(_), Some(_)) => Err(invalid("a message with several descriptors")),
     }
+}
+
+/// Has calls on a socket wait. libbinder's client makes sockets that do not; the flag is the end's own.
+pub fn blocking(socket: OwnedFd) -> io::Result<OwnedFd> {
+    let flags = fcntl_getfl(&socket)?;
+    if flags.contains(OFlags::NONBLOCK) {
+        fcntl_setfl(&socket, flags - OFlags::NONBLOCK)?;
+    }
+    Ok(socket)
 }
 
 fn invalid(what: &str) -> io::Error {
@@ -85,6 +95,24 @@ mod tests {
         assert_eq!(&text, b"hello");
         drop(client);
         assert!(accept(&server).unwrap().is_none());
+    }
+
+    #[test]
+    fn sockets_that_do_not_wait_are_made_to() {
+        let (client, server) = UnixStream::pair().unwrap();
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let fds = [theirs.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+        let parts = [IoSlice::new(&MESSAGE)];
+        sendmsg(&client, &parts, &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+        let accepted = accept(&server).unwrap().unwrap();
+        assert!(!fcntl_getfl(&accepted).unwrap().contains(OFlags::NONBLOCK));
+        // The other end is the client's business.
+        assert!(fcntl_getfl(&ours).unwrap().contains(OFlags::NONBLOCK));
     }
 
     #[test]

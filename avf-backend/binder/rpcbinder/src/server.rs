@@ -43,6 +43,7 @@ impl RpcServer {
         server.set_android13plus(PROTOCOL_VERSION);
         server.set_max_threads(THREADS);
         server.set_root(root)?;
+        let bootstrap = bootstrap::blocking(bootstrap)?;
         Ok(Self { server, bootstrap })
     }
 

@@ -8,8 +8,9 @@ mod parcel;
 mod session;
 
 use command_fds::CommandFdExt;
+use nix::poll::poll;
 use parcel::{Reader, Writer};
-use session::{Connection, ONEWAY, TRANSACT};
+use session::{Connection, ONEWAY, TRANSACT, VERSION};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -36,10 +37,17 @@ const START: u32 = FIRST + 3;
 const SET_HOST_CONSOLE_NAME: u32 = FIRST + 9;
 const ON_DIED: u32 = FIRST + 4;
 
+/// What every object has: the name of its interface, and a sign of life.
+const INTERFACE: u32 = u32::from_be_bytes(*b"_NTF");
+const PING: u32 = u32::from_be_bytes(*b"_PNG");
+
 const STARTING: i32 = 1;
 const REBOOT: i32 = 5;
 const SERVICE_SPECIFIC: i32 = -8;
 const UNSUPPORTED_OPERATION: i32 = -7;
+
+/// How long a slow machine may take for a callback, in milliseconds.
+const PATIENCE: u16 = 60_000;
 
 /// A binder of ours: the first one, of the end that connected.
 const CALLBACK: u64 = 1 << 32 | 0x0000_0001;
@@ -197,4 +205,50 @@ fn what_the_other_subcommands_ask() {
     Reader(&calls.call(root, INITIALIZE_WRITABLE_PARTITION, &raw)).ok();
     let contents = fs::read(world.dir.path().join("image")).unwrap();
     assert!(contents.starts_with(b"Android-VM-instance\x01\0") && contents.len() == 8192);
+}
+
+/// libbinder's client opens as many connections as the server takes, and asks each object for its
+/// interface's name before it is used.
+#[test]
+fn a_session_as_libbinder_sets_it_up() {
+    let world = World::new("exit 0");
+    let mut first = Connection::founding(world.bootstrap());
+    let threads = first.max_threads();
+    assert!(threads >= 1, "{threads}");
+    let id = first.session_id();
+    let more = (1..threads).map(|_| Connection::outgoing(world.bootstrap(), &id));
+    let mut more: Vec<_> = more.collect();
+    let mut callbacks = [(); 2].map(|()| Connection::incoming(world.bootstrap(), &id));
+    let root = first.root();
+    assert_eq!(Reader(&first.call(root, INTERFACE, &Writer::default())).string(), SERVICE);
+    first.call(root, PING, &Writer::default());
+    let created = first.call(root, CREATE_VM, &world.create(|config| world.raw(config, "~1.0")));
+    let machine = Reader(&created).ok().binder();
+    for calls in &mut more {
+        let reply = calls.call(machine, INTERFACE, &Writer::default());
+        assert_eq!(Reader(&reply).string(), MACHINE);
+    }
+    let callback = Writer::call(MACHINE).binder(CALLBACK);
+    Reader(&first.call(machine, REGISTER_CALLBACK, &callback)).ok();
+    Reader(&first.call(machine, START, &Writer::call(MACHINE))).ok();
+    // Whichever connection is free has it.
+    let mut ready = callbacks.each_ref().map(Connection::poll);
+    assert_ne!(poll(&mut ready, PATIENCE).unwrap(), 0, "nothing comes");
+    let index = ready.iter().position(|socket| socket.any() == Some(true)).unwrap();
+    let died = callbacks[index].receive();
+    assert_eq!(u32::from_le_bytes(died.body[8..12].try_into().unwrap()), ON_DIED);
+}
+
+/// Both ends speak the older one's version; a newer client's is none of ours.
+#[test]
+fn clients_of_every_version_are_understood() {
+    let world = World::new("exit 0");
+    // The last is what development builds of Android offer.
+    for newest in [0, 1, 2, 3, 0xf000_0000] {
+        let mut calls = Connection::offering(world.bootstrap(), newest);
+        assert_eq!(calls.version(), newest.min(VERSION));
+        let root = calls.root();
+        let policy = calls.call(root, GET_DEBUG_POLICY, &Writer::call(SERVICE));
+        assert!(Reader(&policy).ok().string().starts_with("DebugPolicy"));
+    }
 }
