@@ -5,8 +5,8 @@ use crate::argv::Request;
 use crate::context::VmContext;
 use crate::control::Control;
 use crate::files::Files;
+use crate::global::Global;
 use crate::launch::{launch, Launched, Outcome};
-use crate::service::Global;
 use anyhow::{bail, Context, Result};
 use avf_aidl::aidl::virtualizationcommon::{DeathReason::DeathReason, ErrorCode::ErrorCode};
 use avf_aidl::aidl::virtualizationservice::{

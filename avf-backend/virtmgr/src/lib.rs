@@ -12,6 +12,7 @@ mod death;
 mod disk;
 mod errors;
 mod files;
+mod global;
 mod image;
 mod instance;
 mod launch;

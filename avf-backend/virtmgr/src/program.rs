@@ -3,15 +3,13 @@
 //! byte to the second when it serves on the first, and ends when the client closes that.
 use crate::backend::Backend;
 use crate::context::LocalContexts;
-use crate::service::{Contexts, Global, Shared, VirtualizationService};
+use crate::global::{self, Global};
+use crate::service::{Contexts, Shared, VirtualizationService};
 use anyhow::{bail, ensure, Context, Result};
 use avf_aidl::aidl::virtualizationservice::IVirtualizationService::BnVirtualizationService;
-use avf_aidl::aidl::virtualizationservice_internal::IVirtualizationServiceInternal::IVirtualizationServiceInternal;
-use binder::{Interface, ProcessState, Strong};
+use binder::Interface;
 use clap::Parser;
-use com_android_gzvm::aidl::com::android::gzvm::{
-    IGzvmBackend::BnGzvmBackend, IGzvmRegistry::IGzvmRegistry,
-};
+use com_android_gzvm::aidl::com::android::gzvm::IGzvmBackend::BnGzvmBackend;
 use gzvm_host::permissions::Permissions;
 use gzvm_host::props::Props;
 use nix::sys::resource::{setrlimit, Resource, RLIM_INFINITY};
@@ -24,10 +22,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// The global service's name.
-const SERVICE: &str = "android.system.virtualizationservice";
-/// That of its registry of backends.
-const REGISTRY: &str = "com.android.gzvm";
 /// What the client waits for.
 const READY: &[u8] = b"o";
 /// Below are the standard streams.
@@ -68,14 +62,12 @@ fn run(args: &Args) -> Result<()> {
         bail!("this machine has no VMs: so its bootloader says");
     }
     let uid = getuid().as_raw();
-    let (contexts, registry) = connect(uid)?;
+    let contexts = contexts(uid)?;
+    let global = matches!(contexts, Contexts::Global(_));
     let shared = Shared::new(props, Permissions::load()?, uid, getppid().as_raw(), contexts);
     let shared = Arc::new(shared);
-    if let Some(registry) = registry {
-        let backend = BnGzvmBackend::new_binder(Backend(Arc::clone(&shared)));
-        if let Err(e) = registry.addBackend(&backend) {
-            log::warn!("statistics of these VMs will not be found: {e}");
-        }
+    if global {
+        global::offer(BnGzvmBackend::new_binder(Backend(Arc::clone(&shared))));
     }
     let root = BnVirtualizationService::new_binder(VirtualizationService(Arc::clone(&shared)));
     let server = RpcServer::new_unix_domain_bootstrap(root.as_binder(), socket)
@@ -99,28 +91,20 @@ fn inherited(fd: RawFd, option: &str) -> Result<OwnedFd> {
     Ok(taken)
 }
 
-/// The global service, if there is one, and its registry, if it is ours.
-fn connect(uid: u32) -> Result<(Contexts, Option<Strong<dyn IGzvmRegistry>>)> {
-    let service = binder::connect_kernel().and_then(|()| {
-        ProcessState::start_thread_pool();
-        binder::check_interface::<dyn IVirtualizationServiceInternal>(SERVICE)
-            .map_err(|e| format!("no {SERVICE}: {e}"))
-    });
-    match service {
-        Ok(service) => {
-            if let Err(e) = service.removeMemlockRlimit() {
+/// The global service's, if there is one.
+fn contexts(uid: u32) -> Result<Contexts> {
+    match Global::find(uid) {
+        Ok(global) => {
+            if let Err(e) = global.ask(|service| service.removeMemlockRlimit()) {
                 log::warn!("the limit of locked memory stays: {e}");
             }
-            Ok((
-                Contexts::Global(Global::new(service, uid)),
-                binder::check_interface(REGISTRY).ok(),
-            ))
+            Ok(Contexts::Global(global))
         }
         Err(why) => {
             log::info!("without the global service: {why}");
             // Root may; others keep what they have, and the VMM says if it is too little.
             let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-            Ok((Contexts::Local(LocalContexts::new()?), None))
+            Ok(Contexts::Local(LocalContexts::new()?))
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::context::{LocalContexts, VmContext};
 use crate::control::Control;
 use crate::errors::{failed, security, unsupported};
 use crate::files::Files;
+use crate::global::Global;
 use crate::instance::{Prepared, VmInstance};
 use crate::machine::VirtualMachine;
 use crate::raw::{check, request, Streams};
@@ -22,16 +23,12 @@ use avf_aidl::aidl::virtualizationservice::{
     VirtualMachineDebugInfo::VirtualMachineDebugInfo,
     VirtualMachineRawConfig::VirtualMachineRawConfig as RawConfig,
 };
-use avf_aidl::aidl::virtualizationservice_internal::{
-    AtomVmCreationRequested::AtomVmCreationRequested, AtomVmExited::AtomVmExited,
-    IVirtualizationServiceInternal::IVirtualizationServiceInternal,
-};
+use avf_aidl::aidl::virtualizationservice_internal::AtomVmCreationRequested::AtomVmCreationRequested;
 use binder::{Interface, ParcelFileDescriptor, Strong};
 use gzvm_host::permissions::{Permission, Permissions};
 use gzvm_host::props::Props;
 use nix::fcntl::OFlag;
 use rustix::rand::{getrandom, GetRandomFlags};
-use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -39,45 +36,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// `AtomVmCreationRequested.configType` of raw configurations.
 const RAW_CONFIG: i32 = 2;
-
-/// The global service.
-#[derive(Clone)]
-pub struct Global {
-    service: Strong<dyn IVirtualizationServiceInternal>,
-    uid: u32,
-}
-
-impl fmt::Debug for Global {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Global")
-    }
-}
-
-impl Global {
-    /// The service, and the user whose VMs it is told about.
-    pub fn new(service: Strong<dyn IVirtualizationServiceInternal>, uid: u32) -> Self {
-        Self { service, uid }
-    }
-
-    fn uid(&self) -> i32 {
-        i32::try_from(self.uid).unwrap_or(i32::MAX)
-    }
-
-    /// Statistics are nobody's business to wait for, or to fail for.
-    pub fn report(
-        &self,
-        tell: impl FnOnce(&Strong<dyn IVirtualizationServiceInternal>) -> binder::Result<()>,
-    ) {
-        if let Err(e) = tell(&self.service) {
-            log::info!("the global service is not told: {e}");
-        }
-    }
-
-    /// Statistics with the user's id filled in.
-    pub fn atom_vm_exited(&self) -> AtomVmExited {
-        AtomVmExited { uid: self.uid(), ..Default::default() }
-    }
-}
 
 /// Where context ids and directories come from.
 #[derive(Debug)]
@@ -126,7 +84,7 @@ impl Shared {
     fn allocate(&self) -> binder::Result<VmContext> {
         let context = match &self.contexts {
             Contexts::Global(global) => {
-                VmContext::global(global.service.allocateGlobalVmContext(self.client)?)
+                VmContext::global(global.ask(|s| s.allocateGlobalVmContext(self.client))?)
             }
             Contexts::Local(contexts) => contexts.allocate(),
         };
@@ -294,7 +252,7 @@ impl IVirtualizationService for VirtualizationService {
 
     fn allocateInstanceId(&self) -> binder::Result<[u8; 64]> {
         match self.0.global() {
-            Some(global) => global.service.allocateInstanceId(),
+            Some(global) => global.ask(|service| service.allocateInstanceId()),
             None => random_id().map_err(|e| failed(&e)),
         }
     }
@@ -318,7 +276,7 @@ impl IVirtualizationService for VirtualizationService {
 
     fn debugListVms(&self) -> binder::Result<Vec<VirtualMachineDebugInfo>> {
         if let Some(global) = self.0.global() {
-            return global.service.debugListVms();
+            return global.ask(|service| service.debugListVms());
         }
         let info = |vm: Arc<VmInstance>| VirtualMachineDebugInfo {
             cid: i32::try_from(vm.context().cid()).unwrap_or(i32::MAX),
@@ -366,14 +324,14 @@ impl IVirtualizationService for VirtualizationService {
 
     fn removeVmInstance(&self, instance_id: &[u8; 64]) -> binder::Result<()> {
         match self.0.global() {
-            Some(global) => global.service.removeVmInstance(instance_id),
+            Some(global) => global.ask(|service| service.removeVmInstance(instance_id)),
             None => Ok(()),
         }
     }
 
     fn claimVmInstance(&self, instance_id: &[u8; 64]) -> binder::Result<()> {
         match self.0.global() {
-            Some(global) => global.service.claimVmInstance(instance_id),
+            Some(global) => global.ask(|service| service.claimVmInstance(instance_id)),
             None => Ok(()),
         }
     }

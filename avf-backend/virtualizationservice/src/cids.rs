@@ -6,6 +6,11 @@ const FIRST: u32 = 2048;
 /// The last one.
 const LAST: u32 = 65_535;
 
+/// Whether an id may be a VM's.
+pub fn is_vms(cid: u32) -> bool {
+    (FIRST..=LAST).contains(&cid)
+}
+
 /// The next free id behind `last`, from the start again behind the end; `None` if all are taken.
 pub fn next(last: Option<u32>, taken: impl Fn(u32) -> bool) -> Option<u32> {
     let after = last.filter(|last| (FIRST..LAST).contains(last)).map_or(FIRST, |last| last + 1);

@@ -5,6 +5,7 @@
 
 mod cids;
 mod internal;
+mod orphans;
 mod registry;
 mod vms;
 

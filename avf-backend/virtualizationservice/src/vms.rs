@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The VMs of all users: each has an id and a directory until nobody refers to its context any more,
-//! which is also when the process that did has died.
+//! which is also when the process that did has died. VMs of an earlier service have theirs until they
+//! end.
 
-use crate::cids;
-use anyhow::{Context, Result};
+use crate::{cids, orphans};
+use anyhow::{bail, Context, Result};
 use avf_aidl::aidl::virtualizationservice::VirtualMachineDebugInfo::VirtualMachineDebugInfo;
+use rustix::fs::{flock, FlockOperation};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{chown, DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -21,12 +24,21 @@ const LAST_CID: &str = "last_cid";
 pub struct Vms {
     dir: PathBuf,
     state: Mutex<State>,
+    /// Locked: two services would take each other's directories away.
+    _lock: File,
 }
 
 #[derive(Debug)]
 struct State {
     last: Option<u32>,
-    vms: BTreeMap<u32, VirtualMachineDebugInfo>,
+    vms: BTreeMap<u32, Vm>,
+}
+
+#[derive(Debug)]
+struct Vm {
+    info: VirtualMachineDebugInfo,
+    /// An earlier service's: nobody refers to it, and its end has to be looked for.
+    orphan: bool,
 }
 
 /// One VM's id and directory. Dropping it gives them back.
@@ -40,8 +52,7 @@ pub struct Entry {
 }
 
 impl Vms {
-    /// Without VMs. Directories that an earlier service left behind stay until their ids come round:
-    /// their VMs may still run.
+    /// With the VMs that an earlier service left behind. Directories of VMs that have ended go.
     pub fn open(dir: &Path) -> Result<Self> {
         match DirBuilder::new().mode(0o711).create(dir) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => {
@@ -49,13 +60,14 @@ impl Vms {
             }
             _ => {}
         }
+        let lock = lock(dir).with_context(|| dir.display().to_string())?;
         // Users get through to their VMs' directories, and see no others.
         fs::set_permissions(dir, Permissions::from_mode(0o711))
-            .with_context(|| format!("{}", dir.display()))?;
+            .with_context(|| dir.display().to_string())?;
         let last = fs::read_to_string(dir.join(LAST_CID)).ok();
         let last = last.and_then(|text| text.trim().parse().ok());
-        let state = Mutex::new(State { last, vms: BTreeMap::new() });
-        Ok(Self { dir: dir.to_owned(), state })
+        let state = Mutex::new(State { last, vms: left_behind(dir) });
+        Ok(Self { dir: dir.to_owned(), state, _lock: lock })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -65,6 +77,7 @@ impl Vms {
     /// An id and a directory for a VM of this user; `client` is the process that wants it.
     pub fn allocate(self: &Arc<Self>, uid: u32, client: i32) -> Result<Entry> {
         let mut state = self.lock();
+        state.forget_orphans();
         let cid = cids::next(state.last, |cid| state.vms.contains_key(&cid));
         let cid = cid.context("all context ids are in use")?;
         let dir = self.dir.join(cid.to_string());
@@ -81,7 +94,7 @@ impl Vms {
             requesterPid: client,
             hostConsoleName: None,
         };
-        state.vms.insert(cid, info);
+        state.vms.insert(cid, Vm { info, orphan: false });
         Ok(Entry { vms: Arc::clone(self), cid, dir })
     }
 
@@ -96,7 +109,8 @@ impl Vms {
 
     /// The VMs of a user, or of everybody.
     pub fn list(&self, uid: Option<u32>) -> Vec<VirtualMachineDebugInfo> {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.forget_orphans();
         let theirs = |info: &&VirtualMachineDebugInfo| {
             uid.is_none_or(|uid| u32::try_from(info.requesterUid) == Ok(uid))
         };
@@ -105,24 +119,69 @@ impl Vms {
             hostConsoleName: info.hostConsoleName.clone(),
             ..*info
         };
-        state.vms.values().filter(theirs).map(copy).collect()
+        state.vms.values().map(|vm| &vm.info).filter(theirs).map(copy).collect()
+    }
+}
+
+impl State {
+    /// Gives back what VMs of an earlier service had that have ended since.
+    fn forget_orphans(&mut self) {
+        self.vms.retain(|_, vm| {
+            let dir = Path::new(&vm.info.temporaryDirectory);
+            let keep = !vm.orphan || orphans::lives(dir);
+            if !keep {
+                remove(dir);
+            }
+            keep
+        });
+    }
+}
+
+/// Opens a directory that this process alone is to use.
+fn lock(dir: &Path) -> Result<File> {
+    let file = File::open(dir)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => bail!("another gzvm_virtualizationservice runs"),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The VMs whose directories are there.
+fn left_behind(dir: &Path) -> BTreeMap<u32, Vm> {
+    let mut vms = BTreeMap::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let cid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(cid) = cid.filter(|&cid| cids::is_vms(cid)) else { continue };
+        match orphans::find(&entry.path(), cid) {
+            Some(info) => drop(vms.insert(cid, Vm { info, orphan: true })),
+            None => remove(&entry.path()),
+        }
+    }
+    vms
+}
+
+fn remove(dir: &Path) {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            log::warn!("{} stays behind: {e}", dir.display());
+        }
+        _ => {}
     }
 }
 
 impl Entry {
     /// Says which terminal shows the VM's console.
     pub fn set_console(&self, name: &str) {
-        if let Some(info) = self.vms.lock().vms.get_mut(&self.cid) {
-            info.hostConsoleName = Some(name.to_owned());
+        if let Some(vm) = self.vms.lock().vms.get_mut(&self.cid) {
+            vm.info.hostConsoleName = Some(name.to_owned());
         }
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if let Err(e) = fs::remove_dir_all(&self.dir) {
-            log::warn!("{} stays behind: {e}", self.dir.display());
-        }
+        remove(&self.dir);
         // The id is free when the directory is gone, or another VM's would go.
         self.vms.lock().vms.remove(&self.cid);
     }
@@ -154,7 +213,38 @@ mod tests {
         drop(two);
         // An id is not given again soon, not by the next service either.
         assert_eq!(vms.allocate(uid, 9).unwrap().cid, 2050);
+        assert!(Vms::open(&dir).unwrap_err().chain().any(|e| e.to_string().contains("another")));
+        drop(vms);
         let later = Arc::new(Vms::open(&dir).unwrap());
         assert_eq!(later.allocate(uid, 9).unwrap().cid, 2051);
+    }
+
+    #[test]
+    fn a_service_finds_the_vms_of_the_one_before() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("vms");
+        let uid = fs::metadata(top.path()).unwrap().uid();
+        let vms = Arc::new(Vms::open(&dir).unwrap());
+        // Its virtmgr goes on when the service is killed.
+        let alive = std::mem::ManuallyDrop::new(vms.allocate(uid, 7).unwrap());
+        let listener = orphans::tests::listen_in(&alive.dir);
+        let ended = std::mem::ManuallyDrop::new(vms.allocate(uid, 8).unwrap());
+        fs::write(ended.dir.join("crosvm.sock"), "").unwrap();
+        // The lock goes with the process.
+        let other = top.path().join("moved");
+        fs::rename(&dir, &other).unwrap();
+        fs::create_dir(&dir).unwrap();
+        for cid in ["2048", "2049"] {
+            fs::rename(other.join(cid), dir.join(cid)).unwrap();
+        }
+        fs::create_dir(dir.join("70000")).unwrap();
+        let later = Arc::new(Vms::open(&dir).unwrap());
+        assert!(!ended.dir.exists() && dir.join("70000").exists());
+        let list = later.list(Some(uid));
+        assert_eq!(list.iter().map(|vm| vm.cid).collect::<Vec<_>>(), [2048]);
+        // Its id is taken, also for a service that has lost count.
+        assert_eq!(later.allocate(uid, 9).unwrap().cid, 2049);
+        drop(listener);
+        assert!(later.list(None).is_empty() && !alive.dir.exists());
     }
 }
