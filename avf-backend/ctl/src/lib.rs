@@ -13,20 +13,22 @@ pub mod terminal;
 mod vmms;
 
 pub use cli::Command;
+pub use stats::{Served, Services};
 
 use anyhow::Result;
 use std::process::ExitCode;
 
 impl Command {
-    /// Does what the command line asks for; the exit status says how it went.
+    /// Does what the command line asks for; the exit status says how it went. `services` are asked for
+    /// what the driver does not tell this user.
     ///
     /// # Errors
     ///
     /// It could not be done.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub fn run(&self, services: Services<'_>) -> Result<ExitCode> {
         match self {
             Self::Check(args) => check::check(args),
-            Self::Stats(args) => stats::stats(args).map(|()| ExitCode::SUCCESS),
+            Self::Stats(args) => stats::stats(args, services).map(|()| ExitCode::SUCCESS),
             Self::Clock(args) => clock::clock(args).map(|()| ExitCode::SUCCESS),
             Self::Stop(args) => stop::stop(args).map(|()| ExitCode::SUCCESS),
         }

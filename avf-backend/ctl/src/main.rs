@@ -16,5 +16,6 @@ struct Opt {
 
 fn main() -> ExitCode {
     gzvm_logging::init("gzvmctl", "warn");
-    gzvm_ctl::status(Opt::parse().command.run())
+    // Android's own services know nothing of the kind.
+    gzvm_ctl::status(Opt::parse().command.run(&Vec::new))
 }

@@ -14,14 +14,15 @@ mod partition;
 mod raw;
 mod run;
 mod service;
+mod stats;
 mod terminal;
 
 use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // What binder's library says of a peer that ends is handled where it matters.
-    gzvm_logging::init("vm", "warn,rsbinder=error");
+    // What binder's library says of a peer that ends, or is not there, is handled where it matters.
+    gzvm_logging::init("vm", "warn,rsbinder=error,rsbinder::hub=off");
     gzvm_ctl::status(match cli::Opt::parse() {
         cli::Opt::Run(args) => run::run(&args),
         cli::Opt::CreatePartition { path, size, kind } => {
@@ -39,6 +40,6 @@ fn main() -> ExitCode {
         cli::Opt::CreateIdsig { apk, path } => {
             idsig::create(&apk, &path).map(|()| ExitCode::SUCCESS)
         }
-        cli::Opt::Ctl(command) => command.run(),
+        cli::Opt::Ctl(command) => command.run(&stats::served),
     })
 }

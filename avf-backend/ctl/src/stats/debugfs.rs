@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reads the driver's statistics (driver/Documentation/ABI/testing/debugfs-gzvm).
 
+use super::{VcpuStats, VmStats};
 use crate::vmms::{self, Vmm};
 use anyhow::{anyhow, Context, Result};
 use std::collections::BTreeMap;
@@ -12,48 +13,6 @@ use std::path::Path;
 const DIRECTORY: &str = "sys/kernel/debug/gzvm";
 /// Bytes in a page of the ABI.
 const PAGE: u64 = 4096;
-
-/// What the driver counts for a VM.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VmStats {
-    /// Its process, and what that says about it.
-    pub vmm: Vmm,
-    /// The driver's number for it.
-    pub id: u32,
-    /// Whether it is protected.
-    pub protected: bool,
-    /// Bytes that the driver has pinned for the guest.
-    pub pinned: u64,
-    /// Bytes that a protected guest shares with the host.
-    pub shared: u64,
-    /// Bytes that the hypervisor uses for it.
-    pub hypervisor: u64,
-    /// The other values of the driver, by name.
-    pub more: BTreeMap<String, String>,
-    /// Its vCPUs that ran.
-    pub vcpus: Vec<VcpuStats>,
-}
-
-impl VmStats {
-    /// Bytes of its memory that the host still has, or has again.
-    pub fn saved(&self) -> Option<u64> {
-        let memory = self.vmm.memory_mib?.checked_mul(gzvm_preflight::MIB)?;
-        Some(memory.saturating_sub(self.pinned))
-    }
-}
-
-/// What the driver counts for a vCPU.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VcpuStats {
-    /// Its number.
-    pub index: u32,
-    /// Nanoseconds in the guest.
-    pub run_ns: u64,
-    /// Page faults that were served.
-    pub faults: u64,
-    /// The other counters: exits by reason.
-    pub exits: BTreeMap<String, u64>,
-}
 
 /// The statistics of all VMs; `root` is where the host's `/sys` and `/proc` are.
 ///
@@ -113,13 +72,14 @@ fn vm(root: &Path, path: &Path, pid: i32, id: u32) -> io::Result<VmStats> {
     Ok(VmStats {
         // Who may see the statistics may also see a VMM; another program may have made the VM.
         vmm: vmm.unwrap_or(Vmm { pid, ..Vmm::default() }),
-        id,
-        protected: protected == Some(1),
-        pinned: pinned.unwrap_or(0).saturating_mul(PAGE),
-        shared: number("protected_shared_mem")?,
-        hypervisor: number("protected_hyp_mem")?,
+        id: Some(id),
+        protected: Some(protected == Some(1)),
+        pinned: Some(pinned.unwrap_or(0).saturating_mul(PAGE)),
+        shared: Some(number("protected_shared_mem")?),
+        hypervisor: Some(number("protected_hyp_mem")?),
         more,
         vcpus: text("vcpu_stats")?.lines().filter_map(vcpu).collect(),
+        ..VmStats::default()
     })
 }
 
@@ -143,11 +103,12 @@ fn vcpu(line: &str) -> Option<VcpuStats> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::vmms::tests::process;
 
-    fn world() -> tempfile::TempDir {
+    /// A host with one VM.
+    pub fn world() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join(DIRECTORY).join("12-3");
         fs::create_dir_all(&dir).unwrap();
@@ -168,9 +129,10 @@ mod tests {
     fn everything_is_read() {
         let vms = read(world().path()).unwrap();
         let [vm] = &vms[..] else { panic!("{vms:?}") };
-        assert_eq!((vm.id, vm.vmm.cid, vm.vmm.name.as_deref()), (3, Some(2048), Some("a")));
-        assert!(vm.protected);
-        assert_eq!((vm.pinned, vm.shared, vm.hypervisor), (2 << 20, 1 << 20, 8192));
+        assert_eq!((vm.id, vm.vmm.cid, vm.vmm.name.as_deref()), (Some(3), Some(2048), Some("a")));
+        assert_eq!(vm.protected, Some(true));
+        let bytes = [vm.pinned, vm.shared, vm.hypervisor];
+        assert_eq!(bytes, [2 << 20, 1 << 20, 8192].map(Some));
         assert_eq!(vm.saved(), Some(6 << 20));
         let more = [("paging", "Block"), ("records", "2")];
         assert_eq!(vm.more, more.map(|(a, b)| (a.to_owned(), b.to_owned())).into());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Statistics for people and for programs.
 
-use super::debugfs::{VcpuStats, VmStats};
+use super::{VcpuStats, VmStats};
 use gzvm_preflight::MIB;
 use serde_json::{json, Value};
 use std::fmt::Write;
@@ -13,10 +13,12 @@ const TENTH: u64 = MIB / 10;
 /// What was counted since each VM started.
 pub fn totals(vms: &[VmStats]) -> String {
     all(vms, |text, vm| {
+        if let Some(ns) = vm.vcpus.is_empty().then_some(vm.guest_ns).flatten() {
+            let _ = writeln!(text, "  vCPUs    {}", seconds(ns));
+        }
         for vcpu in &vm.vcpus {
-            let time = Duration::from_nanos(vcpu.run_ns);
             // Writing to a string does not fail.
-            let _ = write!(text, "  vCPU {:<3} {:.3} s", vcpu.index, time.as_secs_f64());
+            let _ = write!(text, "  vCPU {:<3} {}", vcpu.index, seconds(vcpu.run_ns));
             counters(text, vcpu);
         }
     })
@@ -27,12 +29,16 @@ pub fn changes(vms: &[VmStats], before: &[VmStats], elapsed: Duration) -> String
     all(vms, |text, vm| {
         let same = |other: &&VmStats| other.vmm.pid == vm.vmm.pid && other.id == vm.id;
         let old = before.iter().find(same);
+        let percent = |ns| 100.0 * Duration::from_nanos(ns).as_secs_f64() / elapsed.as_secs_f64();
+        if let Some(ns) = vm.vcpus.is_empty().then_some(vm.guest_ns).flatten() {
+            let ns = ns.saturating_sub(old.and_then(|vm| vm.guest_ns).unwrap_or(0));
+            let _ = writeln!(text, "  vCPUs    {:5.1} %", percent(ns));
+        }
         for vcpu in &vm.vcpus {
             let old = old.and_then(|vm| vm.vcpus.iter().find(|old| old.index == vcpu.index));
             let change = difference(vcpu, old);
-            let share = Duration::from_nanos(change.run_ns).as_secs_f64() / elapsed.as_secs_f64();
             // Writing to a string does not fail.
-            let _ = write!(text, "  vCPU {:<3} {:5.1} %", vcpu.index, 100.0 * share);
+            let _ = write!(text, "  vCPU {:<3} {:5.1} %", vcpu.index, percent(change.run_ns));
             counters(text, &change);
         }
     })
@@ -44,9 +50,13 @@ fn all(vms: &[VmStats], vcpus: impl Fn(&mut String, &VmStats)) -> String {
     }
     let mut text = String::new();
     for vm in vms {
-        let kind = if vm.protected { "protected" } else { "not protected" };
+        let kind = match vm.protected {
+            Some(true) => ", protected",
+            Some(false) => ", not protected",
+            None => "",
+        };
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{}, {kind}", vm.vmm.label());
+        let _ = writeln!(text, "{}{kind}", vm.vmm.label());
         let _ = writeln!(text, "  memory   {}", memory(vm));
         vcpus(&mut text, vm);
     }
@@ -54,16 +64,20 @@ fn all(vms: &[VmStats], vcpus: impl Fn(&mut String, &VmStats)) -> String {
 }
 
 fn memory(vm: &VmStats) -> String {
-    let mut parts = vec![
-        format!("pinned {}", mebibytes(vm.pinned)),
-        format!("shared {}", mebibytes(vm.shared)),
-        format!("hypervisor's {}", mebibytes(vm.hypervisor)),
+    let parts = [
+        ("pinned", vm.pinned),
+        ("shared", vm.shared),
+        ("hypervisor's", vm.hypervisor),
+        ("saved", vm.saved()),
+        ("resident", vm.resident),
     ];
-    if let (Some(memory), Some(saved)) = (vm.vmm.memory_mib, vm.saved()) {
-        parts.insert(0, format!("{memory} MiB"));
-        parts.push(format!("saved {}", mebibytes(saved)));
-    }
-    parts.join(", ")
+    let memory = vm.vmm.memory_mib.map(|mib| format!("{mib} MiB"));
+    let part = |(name, bytes): (&str, Option<u64>)| Some(format!("{name} {}", mebibytes(bytes?)));
+    memory.into_iter().chain(parts.into_iter().filter_map(part)).collect::<Vec<_>>().join(", ")
+}
+
+fn seconds(ns: u64) -> String {
+    format!("{:.3} s", Duration::from_nanos(ns).as_secs_f64())
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -115,6 +129,8 @@ fn vm_json(vm: &VmStats) -> Value {
         "shared": vm.shared,
         "hypervisor": vm.hypervisor,
         "saved": vm.saved(),
+        "resident": vm.resident,
+        "guest_ns": vm.guest_ns,
         "driver": vm.more,
         "vcpus": vcpus,
     })
@@ -148,11 +164,11 @@ mod tests {
                 memory_mib: Some(64),
                 ..Vmm::default()
             },
-            id: 1,
-            protected: true,
-            pinned: 10 * MIB + MIB / 2,
-            shared: 8 * MIB,
-            hypervisor: 40960,
+            id: Some(1),
+            protected: Some(true),
+            pinned: Some(10 * MIB + MIB / 2),
+            shared: Some(8 * MIB),
+            hypervisor: Some(40960),
             vcpus: vec![vcpu(0, 1_234_567_890, 17, 5)],
             ..VmStats::default()
         }
@@ -167,10 +183,29 @@ VM a with CID 2048 (process 12), protected
 ";
         assert_eq!(totals(&[vm()]), expected);
         assert_eq!(totals(&[]), "No VM runs.\n");
-        let other = VmStats { vmm: Vmm { pid: 9, ..Vmm::default() }, ..VmStats::default() };
+        let other = VmStats {
+            vmm: Vmm { pid: 9, ..Vmm::default() },
+            protected: Some(false),
+            pinned: Some(0),
+            resident: Some(MIB),
+            ..VmStats::default()
+        };
         let expected = "VM without a name (process 9), not protected\n\
-            \x20 memory   pinned 0.0 MiB, shared 0.0 MiB, hypervisor's 0.0 MiB\n";
+            \x20 memory   pinned 0.0 MiB, resident 1.0 MiB\n";
         assert_eq!(totals(&[other]), expected);
+        // What a user sees.
+        let resident = Some(3 * MIB);
+        let vmm = vm().vmm;
+        let users = VmStats { vmm, resident, guest_ns: Some(50_000_000), ..VmStats::default() };
+        let expected = "\
+VM a with CID 2048 (process 12)
+  memory   64 MiB, resident 3.0 MiB
+  vCPUs    0.050 s
+";
+        assert_eq!(totals(std::slice::from_ref(&users)), expected);
+        let later = VmStats { guest_ns: Some(550_000_000), ..users.clone() };
+        let text = changes(&[later], &[users], Duration::from_secs(1));
+        assert!(text.ends_with("  vCPUs     50.0 %\n"), "{text}");
     }
 
     #[test]
@@ -184,7 +219,7 @@ VM a with CID 2048 (process 12), protected
 ";
         assert!(text.ends_with(expected), "{text}");
         // Another VM with the same process number is not this one's past.
-        let before = VmStats { id: 2, ..vm() };
+        let before = VmStats { id: Some(2), ..vm() };
         let text = changes(&[vm()], &[before], Duration::from_secs(1));
         assert!(text.contains("17 faults"), "{text}");
     }
