@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use gzvm_abi::{ext, hvc, BLOCK_PAGES};
 use gzvm_device_test::events::Event;
 use gzvm_device_test::guest;
-use gzvm_device_test::life::{live_fully, memory, statistics, vms};
+use gzvm_device_test::life::{available, live_fully, memory, statistics, vms};
 use gzvm_device_test::machine::{Machine, Vcpu, RAM};
 use gzvm_device_test::mapping::{Mapping, PAGE};
 use gzvm_device_test::raw::{Audit, Raw};
@@ -200,6 +200,35 @@ fn a_vm_that_is_not_destroyed_keeps_its_memory() {
     assert_eq!(status_field("VmPin"), pinned);
 }
 
+/// Pages of vCPUs that the hypervisor did not give up are kept until their VM is gone, and no longer.
+fn pages_of_refused_vcpus_go_with_their_vm() {
+    const VMS: u64 = 512;
+    const VCPUS: u64 = 8;
+    // Two pages each.
+    const KIB: u64 = VMS * VCPUS * 8;
+    let raw = Raw::get();
+    let round = || {
+        for _ in 0..VMS {
+            let index = u64::from(hvc::DESTROY_VCPU - hvc::ID_BASE);
+            let mode = ext::TEST_FAULT_REFUSE;
+            let plan = Plan::new(&raw, index, 0, VCPUS, hvc::ERR_INVALID_ARGS, mode);
+            let machine = Machine::new(PAGE, guest::poke());
+            (0..VCPUS).for_each(|index| drop(machine.vcpu(index as usize)));
+            assert_eq!(plan.end(), VCPUS);
+        }
+    };
+    // What CPUs and caches take and give comes and goes; what is lost is lost each time.
+    let lost: Vec<_> = (0..5)
+        .map(|_| {
+            let before = available();
+            round();
+            before.saturating_sub(available())
+        })
+        .collect();
+    println!("KiB less than before: {lost:?}, those pages have {KIB}");
+    assert!(lost.iter().any(|lost| *lost < KIB / 4), "{lost:?} KiB of {KIB}");
+}
+
 /// Calls that take long are still calls; the machine's watchdogs stay quiet.
 fn slow_hypercalls_are_waited_for() {
     let raw = Raw::get();
@@ -370,6 +399,7 @@ fn main() {
             each_hypercall_of_a_protected_vm_is_refused_in_turn,
             each_hypercall_of_a_protected_vm_lies_in_turn,
             a_vm_that_is_not_destroyed_keeps_its_memory,
+            pages_of_refused_vcpus_go_with_their_vm,
             slow_hypercalls_are_waited_for,
             w25_a_change_waits_for_a_slow_mapping,
         ],
