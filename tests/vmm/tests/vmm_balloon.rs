@@ -61,11 +61,12 @@ struct Memory {
 }
 
 fn memory() -> Result<Memory> {
-    // Give back what CPUs and caches keep.
+    // Give back what caches keep.
     fs::write("/proc/sys/vm/drop_caches", "1")?;
-    let of = |name| host::field("/proc/meminfo", name).map(|kib| (kib / KIB).cast_signed());
+    let mib = |kib: u64| (kib / KIB).cast_signed();
     let pinned = host::pinned()? * PAGE.cast_signed() / MIB.cast_signed();
-    Ok(Memory { free: of("MemFree")?, shared: of("Shmem")?, pinned })
+    let shared = host::field("/proc/meminfo", "Shmem")?;
+    Ok(Memory { free: mib(host::free()?), shared: mib(shared), pinned })
 }
 
 /// Waits until the host has got so many MiB since `before`, by all three measures; fewer than 0 are
