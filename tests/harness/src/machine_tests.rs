@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests in QEMU: the hypervisor's self-test, the device tests in both modes, the demo's claims.
 
-use std::time::Instant;
+use std::sync::{mpsc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -12,7 +14,7 @@ use crate::libtest::{Case, Outcome};
 use crate::parts::{self, Parts};
 use crate::patches;
 use crate::project::Project;
-use crate::qemu::Limits;
+use crate::qemu::{Limits, Run};
 use crate::report::{Results, Suite};
 use crate::sections;
 
@@ -20,9 +22,15 @@ use crate::sections;
 const DEVICE_LIMITS: (u64, u64) = (1800, 180);
 /// The same for the hypervisor's self-test.
 const SELFTEST_LIMITS: (u64, u64) = (300, 60);
+/// The same for the demo.
+const DEMO_LIMITS: (u64, u64) = (600, 120);
+/// Machines that run at the same time, at most. Their CPUs wait for each other most of the time.
+const AT_ONCE: usize = 2;
 
 /// The command line for device tests.
-const DEVICE: &str = "loglevel=5 gzvm.mode=test";
+pub const DEVICE: &str = "loglevel=5 gzvm.mode=test";
+/// One program, on a hypervisor with this fault plan.
+const PROBING: &str = "gzvm.suite=probing refhyp.fault=";
 /// What has the kernel run the module's KUnit suites, and keep all they say.
 const KUNIT: &str = "kunit.enable=1 kunit.autorun=1 log_buf_len=1M";
 
@@ -35,47 +43,42 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     let parts = parts::build(project, Variant::Usual)?;
     layout_suite(project, &parts, results);
     results.add(patches::suite(project));
-    let selftest = machine(&parts, true);
-    boot_tests(project, &selftest, "selftest", "refhyp.selftest", SELFTEST_LIMITS, results)?;
-    let strict = "refhyp.selftest refhyp.strict";
-    boot_tests(project, &selftest, "selftest strict", strict, SELFTEST_LIMITS, results)?;
-    // One instruction is a nanosecond there: how long interrupts are off is exact.
-    let mut measured = machine(&parts, true);
-    measured.options.cpus = 1;
-    measured.options.qemu = ["-icount", "shift=0"].map(str::to_owned).into();
-    let measure = "refhyp.selftest refhyp.measure";
-    boot_tests(project, &measured, "selftest measured", measure, SELFTEST_LIMITS, results)?;
-    let device = DEVICE;
-    let default = format!("{device} {KUNIT}");
-    boot_tests(project, &machine(&parts, true), "default", &default, DEVICE_LIMITS, results)?;
-    let strict = format!("{device} refhyp.strict");
-    boot_tests(project, &machine(&parts, false), "strict", &strict, DEVICE_LIMITS, results)?;
-    // The policy's tests are run by name only (`--suite selinux`) until all of them have passed.
-    let kexec = format!("{device} gzvm.tests={}", parts::ALONE[0]);
-    boot_tests(project, &machine(&parts, true), parts::ALONE[0], &kexec, DEVICE_LIMITS, results)?;
-    liars(project, &parts, results)?;
+    let alone = parts::ALONE[0];
     // Pointer authentication and the other features that the usual CPU model lacks.
     let mut max = machine(&parts, true);
-    max.options.cpu = "max,pauth-impdef=on".to_owned();
-    let vcpus = format!("{device} gzvm.suite=vcpus");
-    boot_tests(project, &max, "cpu max", &vcpus, DEVICE_LIMITS, results)?;
-    let absent = format!("{device} gzvm.tests=absent");
+    max.cpu = "max,pauth-impdef=on".to_owned();
     let mut bare = machine(&parts, false);
-    bare.options.no_hypervisor = true;
-    boot_tests(project, &bare, "no EL2", &absent, DEVICE_LIMITS, results)?;
-    demo(project, &parts, results)
-}
-
-/// A hypervisor that refuses what the driver asks first, and one that answers rubbish.
-fn liars(project: &Project, parts: &Parts, results: &mut Results) -> Result<()> {
-    for (name, faults) in [
-        ("mute", "refhyp.fault=13:0:3:-24 refhyp.fault=5:0:1:-8"),
-        ("liar", "refhyp.fault=13:0:3:0:lie"),
-    ] {
-        let words = format!("{DEVICE} gzvm.suite=probing {faults}");
-        boot_tests(project, &machine(parts, true), name, &words, DEVICE_LIMITS, results)?;
-    }
-    Ok(())
+    bare.no_hypervisor = true;
+    // One instruction is a nanosecond there: how long interrupts are off is exact.
+    let mut measured = machine(&parts, true);
+    measured.cpus = 1;
+    measured.qemu = ["-icount", "shift=0"].map(str::to_owned).into();
+    let mut demo = machine(&parts, false);
+    demo.memory = 4096;
+    let (test, user) = (machine(&parts, true), machine(&parts, false));
+    // The policy's tests are run by name only (`--suite selinux`) until all of them have passed.
+    let boots = [
+        // The longest first: the others fill the time beside them.
+        Boot::device("default", &test, KUNIT),
+        Boot::device("strict", &user, "refhyp.strict"),
+        Boot::selftest("selftest", &test, ""),
+        Boot::selftest("selftest strict", &test, "refhyp.strict"),
+        Boot::selftest("selftest measured", &measured, "refhyp.measure"),
+        Boot::device(alone, &test, &format!("gzvm.tests={alone}")),
+        // A hypervisor that refuses what the driver asks first, and one that answers rubbish.
+        Boot::device("mute", &test, &format!("{PROBING}13:0:3:-24 refhyp.fault=5:0:1:-8")),
+        Boot::device("liar", &test, &format!("{PROBING}13:0:3:0:lie")),
+        Boot::device("cpu max", &max, "gzvm.suite=vcpus"),
+        Boot::device("no EL2", &bare, "gzvm.tests=absent"),
+        Boot {
+            name: "demo",
+            options: &demo,
+            words: "quiet gzvm.mode=run gzvm.color=no".to_owned(),
+            limits: DEMO_LIMITS,
+            judge: demo_suites,
+        },
+    ];
+    boot_all(project, &parts, &boots, results)
 }
 
 /// The device tests on the kernel that finds wrong accesses and leaks, with and without extensions
@@ -86,10 +89,10 @@ fn liars(project: &Project, parts: &Parts, results: &mut Results) -> Result<()> 
 /// As for [`all`].
 pub fn debug(project: &Project, results: &mut Results) -> Result<()> {
     let parts = parts::build(project, Variant::Debug)?;
-    let default = format!("{DEVICE} {KUNIT}");
-    boot_tests(project, &machine(&parts, true), "debug", &default, DEVICE_LIMITS, results)?;
-    let strict = format!("{DEVICE} refhyp.strict");
-    boot_tests(project, &machine(&parts, false), "debug strict", &strict, DEVICE_LIMITS, results)
+    let (test, user) = (machine(&parts, true), machine(&parts, false));
+    let boots =
+        [Boot::device("debug", &test, KUNIT), Boot::device("debug strict", &user, "refhyp.strict")];
+    boot_all(project, &parts, &boots, results)
 }
 
 /// One test program, in the default machine or in that with the strict hypervisor.
@@ -107,21 +110,23 @@ pub fn one(
     let parts = parts::build(project, variant)?;
     let (suite, filter) = suite;
     let mut words = one_suite(suite, filter);
+    let name = match (strict, variant) {
+        (true, _) => "strict",
+        (false, Variant::Debug) => "debug",
+        (false, _) => "default",
+    };
     if strict {
         words += " refhyp.strict";
-        let machine = machine(&parts, false);
-        return boot_tests(project, &machine, "strict", &words, DEVICE_LIMITS, results);
-    }
-    if parts::ALONE.contains(&suite) {
+    } else if parts::ALONE.contains(&suite) {
         words += &format!(" gzvm.tests={suite}");
     }
-    let name = if variant == Variant::Debug { "debug" } else { "default" };
-    boot_tests(project, &machine(&parts, true), name, &words, DEVICE_LIMITS, results)
+    let machine = machine(&parts, !strict);
+    boot_all(project, &parts, &[Boot::device(name, &machine, &words)], results)
 }
 
-/// The command line for one test program, and of that the tests with `filter` in their names.
+/// Words for the command line: one test program, and of that the tests with `filter` in their names.
 pub fn one_suite(suite: &str, filter: Option<&str>) -> String {
-    let mut words = format!("{DEVICE} gzvm.suite={suite}");
+    let mut words = format!("gzvm.suite={suite}");
     // KUnit's suites run as the module is loaded: the kernel does the filtering.
     if suite == "kunit" {
         words += &format!(" {KUNIT}");
@@ -132,35 +137,72 @@ pub fn one_suite(suite: &str, filter: Option<&str>) -> String {
     words
 }
 
-struct Config<'a> {
-    parts: &'a Parts,
-    options: Options,
+fn machine(parts: &Parts, test_hypervisor: bool) -> Options {
+    Options::for_tests(test_hypervisor, parts.variant)
 }
 
-fn machine(parts: &Parts, test_hypervisor: bool) -> Config<'_> {
-    Config { parts, options: Options::for_tests(test_hypervisor, parts.variant) }
-}
-
-/// Boots and turns what the console shows between the markers into suites.
-fn boot_tests(
-    project: &Project,
-    config: &Config,
-    name: &str,
-    words: &str,
+/// A boot, and what makes suites of it.
+struct Boot<'a> {
+    name: &'a str,
+    options: &'a Options,
+    words: String,
     limits: (u64, u64),
+    judge: fn(&str, &Run, Duration) -> Vec<Suite>,
+}
+
+impl<'a> Boot<'a> {
+    /// Linux with device tests.
+    fn device(name: &'a str, options: &'a Options, words: &str) -> Self {
+        let words = format!("{DEVICE} {words}");
+        Self { name, options, words, limits: DEVICE_LIMITS, judge: sections::suites }
+    }
+
+    /// The hypervisor's self-test in Linux's place.
+    fn selftest(name: &'a str, options: &'a Options, words: &str) -> Self {
+        let words = format!("refhyp.selftest {words}");
+        Self { name, options, words, limits: SELFTEST_LIMITS, judge: sections::suites }
+    }
+
+    fn run(&self, project: &Project, parts: &Parts) -> Result<Vec<Suite>> {
+        let machine = self.options.machine(parts, &self.words);
+        let started = Instant::now();
+        let limits = Limits::seconds(self.limits.0, self.limits.1) * parts.variant.slowness();
+        let mut step = crate::ui::Step::start(&format!("qemu {}", self.name));
+        let log = project.log(&format!("qemu-{}", self.name.replace(' ', "-")));
+        let run = machine.run(&log, limits, |line| step.update(line))?;
+        step.done("");
+        Ok((self.judge)(self.name, &run, started.elapsed()))
+    }
+}
+
+/// Boots all, some at the same time, in order; their suites come in the order in which they end.
+fn boot_all(
+    project: &Project,
+    parts: &Parts,
+    boots: &[Boot<'_>],
     results: &mut Results,
 ) -> Result<()> {
-    let machine = config.options.machine(config.parts, words);
-    let started = Instant::now();
-    let limits = Limits::seconds(limits.0, limits.1) * config.parts.variant.slowness();
-    let mut step = crate::ui::Step::start(&format!("qemu {name}"));
-    let log = project.log(&format!("qemu-{}", name.replace(' ', "-")));
-    let run = machine.run(&log, limits, |line| step.update(line))?;
-    step.done("");
-    for suite in sections::suites(name, &run, started.elapsed()) {
-        results.add(suite);
-    }
-    Ok(())
+    let waiting = Mutex::new(boots.iter());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        let (send, done) = mpsc::channel();
+        for _ in 0..AT_ONCE.min(boots.len()) {
+            let (send, next) = (send.clone(), &next);
+            scope.spawn(move || {
+                while let Some(boot) = next() {
+                    // Nobody listens any more once a boot was interrupted.
+                    if send.send(boot.run(project, parts)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        for suites in done {
+            suites?.into_iter().for_each(|suite| results.add(suite));
+        }
+        Ok(())
+    })
 }
 
 fn layout_suite(project: &Project, parts: &Parts, results: &mut Results) {
@@ -180,25 +222,15 @@ fn layout_suite(project: &Project, parts: &Parts, results: &mut Results) {
 }
 
 /// The demo as `make run` boots it, with each of its claims as a test.
-fn demo(project: &Project, parts: &Parts, results: &mut Results) -> Result<()> {
-    let mut config = machine(parts, false);
-    config.options.memory = 4096;
-    let machine = config.options.machine(parts, "quiet gzvm.mode=run gzvm.color=no");
-    let started = Instant::now();
-    let mut step = crate::ui::Step::start("qemu demo");
-    let log = project.log("qemu-demo");
-    let run = machine.run(&log, Limits::seconds(600, 120), |line| step.update(line))?;
-    step.done("");
+fn demo_suites(name: &str, run: &Run, time: Duration) -> Vec<Suite> {
     let mut cases = claims(&run.lines);
-    let judged = boot::judge_demo(&run).err().map(|error| format!("{error:#}"));
+    let judged = boot::judge_demo(run).err().map(|error| format!("{error:#}"));
     cases.push(Case {
         name: "all claims happened".to_owned(),
         outcome: if judged.is_none() { Outcome::Passed } else { Outcome::Failed },
         detail: judged.unwrap_or_default(),
     });
-    let output = run.lines.join("\n");
-    results.add(Suite { name: "demo".to_owned(), cases, output, time: started.elapsed() });
-    Ok(())
+    vec![Suite { name: name.to_owned(), cases, output: run.lines.join("\n"), time }]
 }
 
 /// `##demo-claim NAME ok|failed why`.

@@ -226,7 +226,8 @@ fn in_qemu(
     mutation: &Mutation,
 ) -> Result<Vec<Case>> {
     let (program, test) = &mutation.promise.runs;
-    let words = machine_tests::one_suite(program, Some(test));
+    let only = machine_tests::one_suite(program, Some(test));
+    let words = format!("{} {only}", machine_tests::DEVICE);
     let words = format!("{words} {}", mutation.promise.words);
     let mut machine = Options::for_tests(true, parts.variant).machine(parts, &words);
     let patch = fs::read_to_string(&mutation.patch)?;
