@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `vm list`, `vm info` and `vm console`: what the service knows, in AVF's words.
 
-use crate::service::{exception, Service};
 use anyhow::{bail, Context, Result};
 use avf_aidl::aidl::virtualizationservice::VirtualMachineDebugInfo::VirtualMachineDebugInfo;
+use gzvm_client::{exception, Service};
 use gzvm_host::props::Props;
 use std::io::{stdin, IsTerminal};
 use std::os::unix::process::CommandExt;

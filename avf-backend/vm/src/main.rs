@@ -13,7 +13,6 @@ mod list;
 mod partition;
 mod raw;
 mod run;
-mod service;
 mod stats;
 mod terminal;
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `create-partition`: an empty partition, which the service formats.
 
-use crate::service::{exception, Service};
 use anyhow::{Context, Result};
 use avf_aidl::aidl::virtualizationservice::PartitionType::PartitionType;
 use binder::ParcelFileDescriptor;
 use clap::ValueEnum;
+use gzvm_client::{exception, Service};
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 

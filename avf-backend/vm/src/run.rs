@@ -6,7 +6,6 @@ use crate::config::VmConfig;
 use crate::death::End;
 use crate::exit;
 use crate::raw;
-use crate::service::{exception, Service};
 use crate::terminal::Terminal;
 use anyhow::{anyhow, Context, Result};
 use avf_aidl::aidl::virtualizationcommon::{DeathReason::DeathReason, ErrorCode::ErrorCode};
@@ -17,6 +16,7 @@ use avf_aidl::aidl::virtualizationservice::{
     VirtualMachineState::VirtualMachineState,
 };
 use binder::{DeathRecipient, IBinder, Interface, ParcelFileDescriptor, Strong};
+use gzvm_client::{exception, Service};
 use std::fs::OpenOptions;
 use std::io::{stdin, stdout};
 use std::os::fd::AsFd;

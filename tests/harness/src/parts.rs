@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::book::bringup;
 use crate::cache;
 use crate::cargo::{self, Program};
 use crate::fetch::Fetcher;
@@ -78,7 +79,8 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     host.file("lib/modules/gzvm.ko", &driver.join("gzvm.ko"))?;
     host.file("lib/modules/gzvm_raw.ko", &raw.join("gzvm_raw.ko"))?;
     for program in &userland {
-        install(project, &mut host, program, "usr/bin")?;
+        let dir = if program.name == VTS { "usr/libexec/gzvm" } else { "usr/bin" };
+        install(project, &mut host, program, dir)?;
     }
     for program in tests.iter().filter(|program| program.is_test) {
         let dir = if ALONE.contains(&&*program.name) { &*program.name } else { "tests" };
@@ -93,6 +95,10 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
         host.file("usr/share/gzvm/sepolicy", &policy)?;
     }
     configs(project, &mut host)?;
+    let page = project.top.join(bringup::PAGE);
+    let page =
+        fs::read_to_string(&page).with_context(|| format!("cannot read {}", page.display()))?;
+    host.data("usr/share/gzvm/bring-up", 0o644, bringup::script(&page).into_bytes());
     // Not compressed: the machine would take longer to unpack it than to read it.
     let initramfs = project.out().join(format!("host-initramfs{}.cpio", variant.suffix()));
     write_if_changed(&initramfs, host.write(Vec::new())?)?;
@@ -100,9 +106,11 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     Ok(Parts { variant, kernel, refhyp, refhyp_test, firmware, initramfs })
 }
 
+/// The VTS program, which a script among the tests starts.
+const VTS: &str = "vts_gzvm_test";
 /// Packages with programs for the host.
 const USERLAND: &[&str] =
-    &["gzvm-ctl", "gzvm-demo", "gzvm-virtmgr", "gzvm-virtualizationservice", "gzvm-vmm", "vm"];
+    &["gzvm-ctl", "gzvm-demo", "gzvm-virtmgr", "gzvm-virtualizationservice", "gzvm-vmm", "vm", VTS];
 /// Packages with tests that run in the machine.
 const DEVICE_TESTS: &[&str] = &["gzvm-device-test", "gzvm-vmm-test"];
 /// Test programs after which the machine is another, and their directories: each has a boot alone. One leaves

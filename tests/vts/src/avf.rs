@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Android's C interface for VMs, made safe: each handle is owned and destroyed once.
 
-#[cfg(not(soong))]
-mod absent;
-
 use std::ffi::CStr;
 use std::fs::File;
 use std::marker::PhantomData;
@@ -13,18 +10,20 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
-#[cfg(not(soong))]
-use absent as sys;
 #[cfg(soong)]
 use gzvm_avf_bindgen as sys;
+#[cfg(not(soong))]
+use libavf_standin as sys;
 
 /// Why a VM ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopReason(i32);
 
 impl StopReason {
-    /// It was told to.
+    /// It was ended from outside.
     pub const KILLED: Self = Self(3);
+    /// Its guest turned it off.
+    pub const SHUTDOWN: Self = Self(5);
 }
 
 /// A configuration.

@@ -125,6 +125,7 @@ fn rust<'a>(tree: &'a Tree<'_>) -> Vec<(Module, Option<(&'a Package, &'a Target)
 pub fn errors(tree: &Tree<'_>) -> Vec<String> {
     let modules = rust(tree);
     let mut errors = without_blueprint(tree, &modules);
+    errors.extend(without_module(tree, &modules));
     for (module, found) in &modules {
         let Some((package, target)) = found else {
             errors.push(format!("{}: Cargo builds nothing from its srcs[0]", at(module)));
@@ -170,11 +171,42 @@ fn without_blueprint(
             _ => (),
         }
     }
-    for (name, _) in tree.facts.all("cargo-only") {
+    for (name, _) in tree.facts.all("cargo-only").filter(|(name, _)| !name.contains(':')) {
         if !tree.packages.iter().any(|package| package.name == name) {
             errors.push(format!("{FACTS}: there is no package {name}"));
         }
     }
+    errors
+}
+
+/// Test programs that Soong does not build although it builds others of their package, and nobody said why.
+fn without_module(
+    tree: &Tree<'_>,
+    modules: &[(Module, Option<(&Package, &Target)>)],
+) -> Vec<String> {
+    let built: BTreeSet<_> =
+        modules.iter().filter_map(|(_, found)| found.map(|(_, target)| &target.root)).collect();
+    let mut errors = Vec::new();
+    let mut excused = BTreeSet::new();
+    for package in &tree.packages {
+        let tests: Vec<_> = package.targets.iter().filter(|target| target.kind == "test").collect();
+        let some = tests.iter().any(|target| built.contains(&target.root));
+        for target in tests.iter().filter(|target| some && !built.contains(&target.root)) {
+            let name = format!("{}:{}", package.name, target.name);
+            if tree.facts.get("cargo-only", &name).is_none() {
+                errors.push(format!(
+                    "{}/Android.bp: no module for {}; add a rust_test, or say why not with a line \
+                     `cargo-only` {name} in {FACTS}",
+                    package.dir, target.root
+                ));
+            }
+            excused.insert(name);
+        }
+    }
+    let lines = tree.facts.all("cargo-only").filter(|(name, _)| name.contains(':'));
+    let unused = lines.filter(|(name, _)| !excused.contains(*name));
+    errors
+        .extend(unused.map(|(name, _)| format!("{FACTS}: no test program is left out as {name}")));
     errors
 }
 
@@ -230,7 +262,9 @@ fn libraries(tree: &Tree<'_>, module: &Module, package: &Package, target: &Targe
         }
     }
     let text = program_text(tree, package, target);
-    for dependency in known.iter().filter(|dependency| test || !dependency.dev) {
+    let elsewhere = |name: &str| tree.facts.get("cargo-only", name).is_some();
+    let known = known.iter().filter(|dependency| !elsewhere(&dependency.name));
+    for dependency in known.filter(|dependency| test || !dependency.dev) {
         let name = library_name(tree, &dependency.name);
         let crate_name = dependency.name.replace('-', "_");
         let uses = text.contains(&format!("{crate_name}::"));

@@ -10,7 +10,8 @@
 //! | `module` | a module of AOSP | `device`, `host`, `baremetal` |
 //! | `change` | a module that AOSP lacks, or has not in the form needed | what must change |
 //! | `crate` | a crate's Cargo name | module name and version in AOSP |
-//! | `cargo-only` | a Cargo package without Android.bp | why |
+//! | `bazel` | `rule.attribute` of Kleaf | what it is |
+//! | `cargo-only` | a Cargo package without Android.bp, or `package:test` without a module | why |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +28,7 @@ pub struct Row {
     pub source: String,
 }
 
-const KINDS: [&str; 6] = ["type", "property", "module", "change", "crate", "cargo-only"];
+const KINDS: [&str; 7] = ["type", "property", "module", "change", "crate", "bazel", "cargo-only"];
 
 impl Facts {
     /// No table at all.

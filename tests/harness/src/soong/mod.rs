@@ -2,7 +2,9 @@
 //! Do the Android.bp files hold together? There is no Soong here, so they are compared with what is
 //! known: the tree itself, Cargo's manifests, and a table of facts about AOSP with their sources.
 
+mod bazel;
 mod blueprint;
+mod configs;
 mod crates;
 mod facts;
 mod names;
@@ -69,6 +71,8 @@ fn checks(sources: &[Source], packages: Vec<Package>) -> Vec<(&'static str, Vec<
         ("Android.bp: AIDL files are listed", names::unlisted_aidl(&tree)),
         ("Android.bp: agree with Cargo.toml", crates::errors(&tree)),
         ("Android.bp: AOSP's crate versions", crates::versions(&tree)),
+        ("AndroidTest.xml: agree with Android.bp", configs::errors(&tree)),
+        ("BUILD.bazel: rules and attributes", bazel::errors(&tree)),
     ]
 }
 

@@ -102,13 +102,24 @@ fn provided(tree: &Tree<'_>) -> BTreeSet<String> {
     names
 }
 
-/// `(property, module name)` of everything that a module refers to.
+/// `(property, module name)` of everything that a module refers to: lists of modules, and `:name`, the output
+/// of one, in the place of a file.
 fn referred(module: &Module) -> impl Iterator<Item = (&str, &str)> {
-    let lists = module.properties.iter().filter(|(name, _)| REFERENCES.contains(&last(name)));
-    lists.flat_map(|(name, value)| match value {
-        Property::List(list) => list.iter().map(|item| (&**name, &**item)).collect(),
-        _ => Vec::new(),
+    module.properties.iter().flat_map(|(name, value)| {
+        let (modules, files) = (REFERENCES.contains(&last(name)), PATHS.contains(&last(name)));
+        let named =
+            texts(value).iter().filter(move |text| modules || files && text.starts_with(':'));
+        named.map(move |text| (&**name, text.strip_prefix(':').unwrap_or(text)))
     })
+}
+
+/// The strings of a property.
+fn texts(value: &Property) -> &[String] {
+    match value {
+        Property::Text(text) => std::slice::from_ref(text),
+        Property::List(list) => list,
+        _ => &[],
+    }
 }
 
 /// References to modules that are neither ours nor known to exist for a device.
@@ -140,13 +151,8 @@ pub fn paths(tree: &Tree<'_>) -> Vec<String> {
     for (file, module) in modules(tree).filter(|(file, _)| !file.path.starts_with(TEMPLATES)) {
         let named = module.properties.iter().filter(|(name, _)| PATHS.contains(&last(name)));
         for (property, value) in named {
-            let names = match value {
-                Property::Text(name) => std::slice::from_ref(name),
-                Property::List(names) => names,
-                _ => &[],
-            };
             // `:name` is another module's output.
-            for name in names.iter().filter(|name| !name.starts_with(':')) {
+            for name in texts(value).iter().filter(|name| !name.starts_with(':')) {
                 let path = join(&module.dir, name);
                 if !tree.sources.iter().any(|source| source.path == path) {
                     errors.push(format!(

@@ -141,6 +141,8 @@ fn names() {
 fn modules_of_others() {
     let error = replaced("Android.bp", "\"libanyhow\"", "\"libanyhow2\"");
     assert!(error.contains("rustlibs names libanyhow2, which is neither ours nor"), "{error}");
+    let error = replaced("Android.bp", "\"LICENSE\"", "\":notice\"");
+    assert!(error.contains("license_text names notice, which is neither ours nor"), "{error}");
     let error = replaced(FACTS, "libanyhow\tdevice", "libanyhow\thost");
     assert!(error.contains("libanyhow, which AOSP has for the host only"), "{error}");
 }
@@ -182,6 +184,24 @@ fn a_crate_without_android_bp_is_named() {
 }
 
 #[test]
+fn test_programs_without_a_module_are_named() {
+    let with = |facts: &str| {
+        errors(|sources, packages| {
+            let module = "rust_binary { name: \"gzvm_t\", defaults: [\"gzvm_defaults\"], srcs: [\"a/t.rs\"] }\n";
+            sources[0].text += module;
+            sources[1].text += facts;
+            sources.push(source("a/t.rs", ""));
+            packages[0].targets.push(target("t", "test", "a/t.rs"));
+            packages[0].targets.push(target("u", "test", "a/u.rs"));
+        })
+    };
+    assert!(with("").contains("a/Android.bp: no module for a/u.rs; add a rust_test"));
+    assert_eq!(with("cargo-only\tgzvm-a:u\tit needs a button pressed\tthis tree\n"), "");
+    let error = with("cargo-only\tgzvm-a:u\tx\tthis tree\ncargo-only\tgzvm-a:t\tx\tthis tree\n");
+    assert!(error.contains("no test program is left out as gzvm-a:t"), "{error}");
+}
+
+#[test]
 fn crate_name_and_edition() {
     let error = replaced("Android.bp", "crate_name: \"gzvm_a\"", "crate_name: \"gzvm_b\"");
     assert!(error.contains("crate_name is gzvm_b, Cargo's is gzvm_a"), "{error}");
@@ -199,6 +219,11 @@ fn dependencies() {
     assert!(error.contains("libgzvm_a: does not link libanyhow"), "{error}");
     let error = errors(|_, packages| drop(packages[0].dependencies.remove(0)));
     assert!(error.contains("links libanyhow, which Cargo.toml does not list"), "{error}");
+    let own = errors(|_, packages| {
+        let harness = Dependency { name: "harness".into(), version: String::new(), dev: false };
+        packages[0].dependencies.push(harness);
+    });
+    assert_eq!(own, "", "what only Cargo builds is only Cargo's to link");
     let error = replaced("Android.bp", "rustlibs: [\"libgzvm_a\"]", "");
     assert!(error.contains("gzvm_prog: does not link libgzvm_a"), "{error}");
 }
@@ -246,6 +271,62 @@ fn modules_named_elsewhere() {
     assert!(with("TEST_MAPPING", &mapping("libgzvm_no")).contains("no module libgzvm_no"));
     let push = "<option name=\"push\" value=\"vts_gzvm_no->/data/x\" />";
     assert!(with("tests/AndroidTest.xml", push).contains("no module vts_gzvm_no"));
+}
+
+#[test]
+fn configurations_of_tests() {
+    let module =
+        "rust_test { name: \"gzvm_t\", defaults: [\"gzvm_defaults\"], srcs: [\"a/t.rs\"], \
+        test_suites: [\"vts\"], data: [\":gzvm_guest\"], test_config: \"T.xml\" }\n\
+        prebuilt_etc { name: \"gzvm_guest\", src: \"LICENSE\", filename: \"guest.bin\" }\n";
+    let facts = "type\trust_test\trust\tAVF\ntype\tprebuilt_etc\tother\tAVF\n\
+        property\trust_test.name\tstr\tAVF\nproperty\trust_test.defaults\tlist\tAVF\n\
+        property\trust_test.srcs\tlist\tAVF\nproperty\trust_test.test_suites\tlist\tAVF\n\
+        property\trust_test.data\tlist\tAVF\nproperty\trust_test.test_config\tstr\tAVF\n\
+        property\tprebuilt_etc.name\tstr\tAVF\nproperty\tprebuilt_etc.src\tstr\tAVF\n\
+        property\tprebuilt_etc.filename\tstr\tAVF\n";
+    let good = "<option name=\"module-name\" value=\"gzvm_t\" />\n\
+        <option name=\"test-suite-tag\" value=\"vts\" />\n\
+        <option name=\"push\" value=\"gzvm_t->/x/gzvm_t\" />\n\
+        <option name=\"push\" value=\"guest.bin->/x/guest.bin\" />\n";
+    let with = |from: &str, to: &str| {
+        assert!(good.contains(from));
+        errors(|sources, packages| {
+            sources[0].text += module;
+            sources[1].text += facts;
+            sources.push(source("a/t.rs", "const GUEST: &str = \"/x/guest.bin\";"));
+            sources.push(source("T.xml", &good.replace(from, to)));
+            packages[0].targets.push(target("t", "test", "a/t.rs"));
+        })
+    };
+    assert_eq!(with("", ""), "");
+    assert!(with("\"gzvm_t\"", "\"gzvm_u\"").contains("T.xml: module-name is not gzvm_t"));
+    assert!(with("\"vts\"", "\"cts\"").contains("in one of test_suites and test-suite-tag"));
+    assert!(with("->/x/guest", "->/y/guest").contains("to /y/guest.bin, where nobody looks"));
+    let error = with("guest.bin->", "host.bin->");
+    assert!(error.contains("pushes host.bin, which gzvm_t does not bring along"), "{error}");
+    assert!(error.contains("does not push guest.bin"), "{error}");
+}
+
+#[test]
+fn rules_of_kleaf() {
+    let with = |attribute: &str, facts: &str| {
+        errors(|sources, _| {
+            sources.push(source(
+                "driver/BUILD.bazel",
+                &format!("ddk_module(\n    {attribute} = \"x\",\n)\n"),
+            ));
+            sources[1].text += facts;
+        })
+    };
+    let facts = "bazel\tddk_module.out\ta file\tKleaf\n";
+    assert_eq!(with("out", facts), "");
+    let error = with("outs", facts);
+    assert!(
+        error.contains("driver/BUILD.bazel: tests/soong/facts.tsv has no bazel ddk_module.outs"),
+        "{error}"
+    );
+    assert!(error.contains("nothing uses bazel ddk_module.out"), "{error}");
 }
 
 #[test]

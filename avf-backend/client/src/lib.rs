@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The service that has the VMs: a process of our own, virtmgr, which is started here and ends with
-//! us.
+//! The service that has a client's VMs: a process of the client's own, virtmgr, which is started here and
+//! ends with the client.
+
+#![forbid(unsafe_code)]
 
 use anyhow::{anyhow, Context, Error, Result};
 use avf_aidl::aidl::virtualizationservice::IVirtualizationService::IVirtualizationService;
@@ -32,6 +34,10 @@ pub struct Service {
 
 impl Service {
     /// Starts it, and waits until it serves.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such program, or it ends at once.
     pub fn start() -> Result<Self> {
         let program = program();
         let (ours, theirs) = UnixStream::pair().context("cannot make a socket")?;
@@ -57,6 +63,10 @@ impl Service {
     }
 
     /// Its root object.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
     pub fn connect(&self) -> Result<Strong<dyn IVirtualizationService>> {
         let session = RpcSession::new();
         session.set_file_descriptor_transport_mode(FileDescriptorTransportMode::Unix);
