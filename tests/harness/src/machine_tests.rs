@@ -43,7 +43,7 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     let parts = parts::build(project, Variant::Usual)?;
     layout_suite(project, &parts, results);
     results.add(patches::suite(project));
-    let alone = parts::ALONE[0];
+    let [kexec, policy] = parts::ALONE;
     // Pointer authentication and the other features that the usual CPU model lacks.
     let mut max = machine(&parts, true);
     max.cpu = "max,pauth-impdef=on".to_owned();
@@ -56,7 +56,6 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     let mut demo = machine(&parts, false);
     demo.memory = 4096;
     let (test, user) = (machine(&parts, true), machine(&parts, false));
-    // The policy's tests are run by name only (`--suite selinux`) until all of them have passed.
     let boots = [
         // The longest first: the others fill the time beside them.
         Boot::device("default", &test, KUNIT),
@@ -64,7 +63,8 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
         Boot::selftest("selftest", &test, ""),
         Boot::selftest("selftest strict", &test, "refhyp.strict"),
         Boot::selftest("selftest measured", &measured, "refhyp.measure"),
-        Boot::device(alone, &test, &format!("gzvm.tests={alone}")),
+        Boot::device(kexec, &test, &format!("gzvm.tests={kexec}")),
+        Boot::device(policy, &test, &format!("gzvm.tests={policy}")),
         // A hypervisor that refuses what the driver asks first, and one that answers rubbish.
         Boot::device("mute", &test, &format!("{PROBING}13:0:3:-24 refhyp.fault=5:0:1:-8")),
         Boot::device("liar", &test, &format!("{PROBING}13:0:3:0:lie")),

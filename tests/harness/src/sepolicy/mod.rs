@@ -86,9 +86,8 @@ fn catches(tree: &Path, out: &Path) -> Result<()> {
         }
     }
     let text = fs::read_to_string(tree.join("tests/neverallow.te"))?;
-    let numbers = text.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(". "));
-    for (number, _) in numbers.filter(|(number, _)| number.parse::<u32>().is_ok()) {
-        if !MISTAKES.iter().any(|mistake| mistake.breaks.to_string() == number) {
+    for number in text.lines().filter_map(rule) {
+        if !MISTAKES.iter().any(|mistake| mistake.breaks == number) {
             bad.push(format!("no mistake breaks neverallow {number}"));
         }
     }
@@ -99,12 +98,38 @@ fn catches(tree: &Path, out: &Path) -> Result<()> {
     }
 }
 
+/// The compiler refuses a mistake because of the neverallow that it is about.
 fn refused(tree: &Path, out: &Path, mistake: &Mistake) -> Result<()> {
-    match policy::compile(tree, out, mistake.build, mistake.rule) {
-        Ok(_) => bail!("compiles"),
-        Err(error) if format!("{error:#}").contains("violated by allow") => Ok(()),
-        Err(error) => Err(error.context("is refused for another reason")),
+    let Err(error) = policy::compile(tree, out, mistake.build, mistake.rule) else {
+        bail!("compiles");
+    };
+    let said = format!("{error:#}");
+    let conf = fs::read_to_string(out.join(policy::CONF))?;
+    let violated: Vec<_> =
+        said.lines().filter_map(violation).map(|at| rule_at(&conf, at)).collect();
+    match &violated[..] {
+        [] => Err(error.context("is refused for another reason")),
+        rules if rules.contains(&Some(mistake.breaks)) => Ok(()),
+        rules => bail!("is refused because of {rules:?}"),
     }
+}
+
+/// The line of the policy whose neverallow a message of the compiler is about.
+fn violation(message: &str) -> Option<usize> {
+    let (_, rest) = message.split_once("neverallow on line ")?;
+    let (line, rest) = rest.split_once(' ')?;
+    rest.contains("violated by allow").then(|| line.parse().ok())?
+}
+
+/// The number of the rule that has this line: that of the heading above it.
+fn rule_at(conf: &str, line: usize) -> Option<u32> {
+    let above: Vec<_> = conf.lines().take(line).collect();
+    above.into_iter().rev().find_map(rule)
+}
+
+/// "# 7. Why."
+fn rule(line: &str) -> Option<u32> {
+    line.strip_prefix("# ")?.split_once(". ")?.0.parse().ok()
 }
 
 /// The rules as a search of the binary policy finds them.
@@ -175,7 +200,12 @@ mod tests {
         let mistake = Mistake { breaks: 6, rule, build: Build::Userdebug };
         assert_eq!(refused(&tree, out.path(), &mistake).unwrap_err().to_string(), "compiles");
         let mistake = Mistake { breaks: 1, rule: "allow nobody x:y z;", build: Build::User };
-        assert!(refused(&tree, out.path(), &mistake).is_err());
+        let error = refused(&tree, out.path(), &mistake).unwrap_err().to_string();
+        assert_eq!(error, "is refused for another reason");
+        let rule = "allow hal_example_default sysfs_gzvm:file write;";
+        let mistake = Mistake { breaks: 7, rule, build: Build::Userdebug };
+        let error = refused(&tree, out.path(), &mistake).unwrap_err().to_string();
+        assert_eq!(error, "is refused because of [Some(8)]");
     }
 
     #[test]

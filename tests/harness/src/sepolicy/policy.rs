@@ -21,6 +21,8 @@ const SOURCES: [&str; 5] = [
 ];
 /// What comes after further rules.
 const ENDS: [&str; 2] = ["tests/tail.te", "vendor/genfs_contexts"];
+/// All rules as one text, in the directory that a policy is compiled in.
+pub const CONF: &str = "policy.conf";
 /// What the checks run.
 const TOOLS: [&str; 5] = ["m4", "checkpolicy", "secilc", "sesearch", "setfiles"];
 
@@ -79,7 +81,7 @@ fn expand(sepolicy: &Path, out: &Path, build: Build, more: &str) -> Result<PathB
     }
     m4.args(SOURCES.map(|file| sepolicy.join(file))).arg(&extra);
     m4.args(ENDS.map(|file| sepolicy.join(file)));
-    let conf = out.join("policy.conf");
+    let conf = out.join(CONF);
     fs::write(&conf, process::output(&mut m4)?)?;
     Ok(conf)
 }
