@@ -3,6 +3,7 @@
 //! `checkpatch.pl`, applied to a clean tree and built there.
 
 mod binding;
+mod format;
 mod intree;
 mod series;
 
@@ -67,6 +68,7 @@ fn checked(project: &Project) -> Result<(Work<'_>, Vec<PathBuf>)> {
     work.maintained(&written)?;
     binding::check(project, &tree, &work.repository)?;
     work.applies(&written)?;
+    work.mailed(&written)?;
     Ok((work, written))
 }
 
@@ -92,6 +94,7 @@ impl<'a> Work<'a> {
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let patches = series::parse(&text)?;
+        series::build_comes_last(&patches)?;
         // Whose patches they are matters when they are sent.
         let config = |name: &str, nobody: &str| {
             let mut git = Command::new("git");
@@ -104,7 +107,11 @@ impl<'a> Work<'a> {
     }
 
     fn git(&self, args: &[&str]) -> Result<String> {
-        let (name, email) = self.identity.split_once(" <").context("no name in the identity")?;
+        process::output(&mut self.git_command(args))
+    }
+
+    fn git_command(&self, args: &[&str]) -> Command {
+        let (name, email) = self.identity.split_once(" <").unwrap_or((&self.identity, ""));
         let email = email.trim_end_matches('>');
         let mut git = Command::new("git");
         // Apart from the files: what the kernel calls itself would show that there is a repository.
@@ -113,7 +120,7 @@ impl<'a> Work<'a> {
         for who in ["AUTHOR", "COMMITTER"] {
             git.env(format!("GIT_{who}_NAME"), name).env(format!("GIT_{who}_EMAIL"), email);
         }
-        process::output(&mut git)
+        git
     }
 
     /// One commit for each patch, then one mail for each commit and the cover letter.
@@ -129,18 +136,23 @@ impl<'a> Work<'a> {
         let files = sources.iter().filter_map(|source| source.path.strip_prefix("driver/"));
         let files: Vec<_> = files.map(str::to_owned).collect();
         let assigned = series::assign(&self.patches, &files)?;
+        let wanted: Vec<_> = assigned.iter().flatten().map(|file| (*file).to_owned()).collect();
+        let formatted = self.project.out().join("patches/formatted");
+        let driver =
+            format::copy(&self.project.top.join("driver"), &wanted, &self.tree, &formatted)?;
         for (patch, files) in self.patches.iter().zip(assigned) {
-            self.lay(patch, &files)?;
+            self.lay(patch, &driver, &files)?;
             let message = format!("{}\n\n{}", patch.subject, patch.message);
             self.commit(&message)?;
         }
         self.mails()
     }
 
-    fn lay(&self, patch: &Patch, files: &[&str]) -> Result<()> {
+    /// Puts a patch's files, from the copy `driver`, and edits into the tree.
+    fn lay(&self, patch: &Patch, driver: &Path, files: &[&str]) -> Result<()> {
         for file in files {
             let Some(home) = series::home(file) else { continue };
-            let text = fs::read_to_string(self.project.top.join("driver").join(file))?;
+            let text = fs::read_to_string(driver.join(file))?;
             write(&self.repository.join(home), &text.replace(MAINTAINER, &self.identity))?;
         }
         for edit in &patch.edits {
@@ -232,6 +244,30 @@ impl<'a> Work<'a> {
         process::output(&mut check).context("the series does not apply to the clean tree")?;
         Ok(())
     }
+
+    /// The mails, applied as a maintainer does it, make the tree that they were made from.
+    fn mailed(&self, mails: &[PathBuf]) -> Result<()> {
+        let dir = self.project.out().join("patches/am");
+        if dir.exists() {
+            fs::remove_dir_all(&dir)?;
+        }
+        let path = dir.to_string_lossy().into_owned();
+        let base = format!("HEAD~{}", mails.len() - 1);
+        self.git(&["worktree", "prune"])?;
+        self.git(&["worktree", "add", "--quiet", "--force", "--detach", &path, &base])?;
+        let inside = |args: &[&str]| {
+            let mut git = self.git_command(args);
+            git.env_remove("GIT_DIR").env_remove("GIT_WORK_TREE").current_dir(&dir);
+            git
+        };
+        let mut am = inside(&["am", "--quiet"]);
+        process::output(am.args(mails.iter().skip(1))).context("git am of the mails")?;
+        let tree = "HEAD^{tree}";
+        if process::output(&mut inside(&["rev-parse", tree]))? != self.git(&["rev-parse", tree])? {
+            bail!("the mails make another tree than driver/: {}", dir.display());
+        }
+        Ok(())
+    }
 }
 
 fn is_complaint(line: &str) -> bool {
@@ -261,6 +297,33 @@ mod tests {
         assert!(is_complaint("0001-x.patch:12: WARNING: line length"));
         assert!(is_complaint("0001-x.patch:12: CHECK: blank"));
         assert!(!is_complaint("total: 0 errors, 0 warnings, 3 lines checked"));
+    }
+
+    /// Who objected to something in the posted versions, or reviewed them.
+    const REVIEWERS: [&str; 15] = [
+        "AngeloGioacchino Del Regno",
+        "Arnd Bergmann",
+        "Conor Dooley",
+        "Elliot Berman",
+        "Eugen Hristev",
+        "Hillf Danton, v12",
+        "Hillf Danton, v13",
+        "Krzysztof Kozlowski, v13",
+        "Krzysztof Kozlowski, v1:",
+        "Krzysztof Kozlowski, v4",
+        "Marc Zyngier, v2",
+        "Marc Zyngier, v7",
+        "Rob Herring",
+        "Simon Horman",
+        "Will Deacon",
+    ];
+
+    #[test]
+    fn the_cover_letter_answers_everybody() {
+        let cover = include_str!("../../../../driver/upstream/cover.txt");
+        for name in REVIEWERS {
+            assert!(cover.contains(name), "{name}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ const NOT_FOR_THE_KERNEL: [&str; 7] =
     ["Cargo.toml", "Android.bp", "BUILD.bazel", "gzvm.defconfig", "lib.rs", "tests/", "upstream/"];
 
 /// One patch.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Patch {
     /// First line of its message.
     pub subject: String,
@@ -25,7 +25,7 @@ pub struct Patch {
 }
 
 /// Lines that are put into a file of the kernel.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
     /// The kernel's file.
     pub path: String,
@@ -98,6 +98,26 @@ impl Edit {
         }
         Ok(edited)
     }
+}
+
+/// Nothing is built before all of it is there: so each patch alone leaves a tree that builds.
+///
+/// # Errors
+///
+/// When a patch before the last touches what Kbuild reads.
+pub fn build_comes_last(patches: &[Patch]) -> Result<()> {
+    let build = |path: &str| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        ["Kbuild", "Kconfig", "Makefile"].contains(&name)
+    };
+    let Some((_, before)) = patches.split_last() else { bail!("the series has no patch") };
+    for patch in before {
+        let mut touched = patch.edits.iter().map(|edit| &edit.path).chain(&patch.adds);
+        if let Some(path) = touched.find(|path| build(path)) {
+            bail!("\"{}\" has {path}, which belongs into the last patch", patch.subject);
+        }
+    }
+    Ok(())
 }
 
 /// Where a file of `driver/` goes in the kernel, if it does.
@@ -192,6 +212,18 @@ mod tests {
         let error =
             assign(&parse(&TEXT.replace("+ kx/\n", "+ ky/\n")).unwrap(), &files).unwrap_err();
         assert!(error.to_string().contains("adds ky/, which is not there"), "{error}");
+    }
+
+    #[test]
+    fn what_builds_the_driver_comes_last() {
+        let early = parse(TEXT).unwrap();
+        let error = build_comes_last(&early).unwrap_err().to_string();
+        assert!(error.contains("belongs into the last patch"), "{error}");
+        let (mut late, edits) = (early.clone(), early[0].edits.clone());
+        late[0].adds = vec!["kx/mod.rs".to_owned()];
+        late[0].edits.clear();
+        late[1].edits = edits;
+        build_comes_last(&late).unwrap();
     }
 
     #[test]
