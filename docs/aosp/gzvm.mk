@@ -7,6 +7,7 @@ PRODUCT_PACKAGES += \
 
 # Device tests, for builds that have them.
 PRODUCT_PACKAGES_ENG += \
+    gzvm_device_test_capabilities \
     gzvm_device_test_ioctls \
     gzvm_device_test_memory \
     gzvm_device_test_vcpus

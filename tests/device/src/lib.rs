@@ -12,6 +12,7 @@ pub mod hostile;
 pub mod life;
 pub mod machine;
 pub mod mapping;
+pub mod matrix;
 pub mod random;
 pub mod raw;
 pub mod rawvm;
