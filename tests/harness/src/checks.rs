@@ -12,6 +12,7 @@ use crate::libtest::{Case, Exit, Outcome, Parser};
 use crate::process;
 use crate::project::Project;
 use crate::report::{Results, Suite};
+use crate::reuse;
 use crate::sepolicy;
 use crate::soong;
 use crate::source;
@@ -42,6 +43,7 @@ fn form(project: &Project) -> Result<Suite> {
     let sources = source::all(&project.top)?;
     let cases = [
         ("licence lines", source::licence_errors(&sources)),
+        ("every file has a licence", reuse::errors(&sources)),
         ("reasons for unsafe", source::safety_errors(&sources)),
         ("unsafe only in driver/kx", source::confinement_errors(&sources)),
         ("docs/weaknesses.md is true", weaknesses::errors(&sources)),

@@ -24,6 +24,7 @@ mod process;
 mod project;
 mod qemu;
 mod report;
+mod reuse;
 mod sections;
 mod sepolicy;
 mod soong;
@@ -107,6 +108,10 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Make the book in docs/ as web pages, and check its links
+    Docs,
+    /// Draw the README's picture of the demo from what the last `run` printed
+    Picture,
     /// Compare how C and Rust lay the kernel's structures out
     Layout,
     /// Remove what was built; the cache too when asked
@@ -168,6 +173,8 @@ fn task(project: &Project, task: Task) -> Result<ExitCode> {
             let kernel = kernel::build(project, &Fetcher::new(project), Variant::Usual)?;
             layout::check(project, &kernel)?;
         }
+        Task::Docs => println!("{}", book::html::build(project)?.display()),
+        Task::Picture => book::picture::draw(project)?,
         Task::Patches { quick } => patches::make(project, quick)?,
         Task::Clean { cache } => clean(project, cache)?,
     }

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Links between Markdown files: to files of this tree, and to headings in them.
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use crate::source::Source;
+
+/// Pages that are also made into a book.
+const BOOK: &str = "docs/";
 
 /// Links that lead nowhere.
 pub fn broken(sources: &[Source]) -> Vec<String> {
@@ -16,6 +20,24 @@ pub fn broken(sources: &[Source]) -> Vec<String> {
         }
     }
     errors
+}
+
+/// Files outside of a directory that its pages link to.
+pub fn files(sources: &[Source], dir: &str) -> BTreeSet<String> {
+    let below = format!("{dir}/");
+    let pages = sources
+        .iter()
+        .filter(|source| source.path.starts_with(&below) && source.path.ends_with(".md"));
+    let targets = pages.flat_map(|page| {
+        let files = links(&page.text).into_iter().filter(|(_, link)| !is_elsewhere(link));
+        let files = files.map(|(_, link)| link.split('#').next().unwrap_or_default());
+        files.filter(|file| !file.is_empty()).map(|file| resolve(&page.path, file))
+    });
+    targets.filter(|path| !path.starts_with(&below)).collect()
+}
+
+fn is_elsewhere(link: &str) -> bool {
+    link.starts_with("https://") || link.starts_with("http://")
 }
 
 /// `](target)` outside of code, with its line.
@@ -42,7 +64,7 @@ fn links(text: &str) -> Vec<(usize, &str)> {
 }
 
 fn problem(sources: &[Source], page: &Source, link: &str) -> Option<String> {
-    if link.starts_with("https://") || link.starts_with("http://") {
+    if is_elsewhere(link) {
         return None;
     }
     let (file, anchor) = link.split_once('#').map_or((link, None), |(f, a)| (f, Some(a)));
@@ -51,6 +73,9 @@ fn problem(sources: &[Source], page: &Source, link: &str) -> Option<String> {
     let target = sources.iter().find(|source| source.path == path);
     if target.is_none() && !sources.iter().any(|source| source.path.starts_with(&directory)) {
         return Some(format!("there is no {path}"));
+    }
+    if target.is_none() && page.path.starts_with(BOOK) {
+        return Some("a directory: the book can only show files".to_owned());
     }
     let anchor = anchor?;
     let there = target.is_some_and(|target| headings(&target.text).iter().any(|has| has == anchor));
@@ -96,17 +121,21 @@ mod tests {
     use super::*;
 
     fn errors(text: &str) -> Vec<String> {
-        let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
-        broken(&[
-            source("docs/a.md", text),
-            source("docs/aosp/b.md", "# Title\n## Host `x` calls: 2\n```\n# no\n```\n"),
-            source("tests/x/y.rs", ""),
-        ])
+        broken(&sources(source("docs/a.md", text)))
+    }
+
+    fn source(path: &str, text: &str) -> Source {
+        Source { path: path.into(), text: text.into() }
+    }
+
+    fn sources(page: Source) -> [Source; 3] {
+        let other = "# Title\n## Host `x` calls: 2\n```\n# no\n```\n";
+        [page, source("docs/aosp/b.md", other), source("tests/x/y.rs", "")]
     }
 
     #[test]
     fn links_that_lead_somewhere() {
-        let good = "[b](aosp/b.md) [h](aosp/b.md#host-x-calls-2) [d](../tests/x) [w](https://x.y/)\n\
+        let good = "[b](aosp/b.md) [h](aosp/b.md#host-x-calls-2) [d](../tests/x/y.rs) [w](https://x.y/)\n\
             [own](#top)\n# Top\n`[code](nowhere)`\n```\n[code](nowhere)\n```\n    [code](nowhere)\n";
         assert_eq!(errors(good), Vec::<String>::new());
     }
@@ -117,5 +146,15 @@ mod tests {
         let no = errors("\n[b](aosp/b.md#no)");
         assert_eq!(no, ["docs/a.md:2: aosp/b.md#no: docs/aosp/b.md has no heading \"no\""]);
         assert_eq!(errors("[b](#no)").len(), 1);
+        assert!(errors("[d](../tests/x)")[0].contains("a directory"));
+        let outside = sources(source("README.md", "[d](tests/x) [p](docs/aosp/b.md)"));
+        assert_eq!(broken(&outside), Vec::<String>::new());
+    }
+
+    #[test]
+    fn files_for_the_book_are_those_that_pages_link_to() {
+        let page = "[y](../tests/x/y.rs#l) [b](aosp/b.md) [w](https://x/y) [own](#a)";
+        let found = files(&sources(source("docs/a.md", page)), "docs");
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["tests/x/y.rs"]);
     }
 }

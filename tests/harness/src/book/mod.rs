@@ -2,8 +2,11 @@
 //! Is the book in docs/ whole and true? Links lead somewhere, every page is in the table of contents, error
 //! messages that a page explains are ones that a program says, numbers are those of the ABI.
 
+pub mod bringup;
+pub mod html;
 mod links;
 mod numbers;
+pub mod picture;
 mod quotes;
 
 use crate::source::Source;
@@ -12,12 +15,14 @@ use crate::source::Source;
 const CONTENTS: &str = "docs/SUMMARY.md";
 
 /// The checks by name, with what each found.
-pub fn checks(sources: &[Source]) -> [(&'static str, Vec<String>); 4] {
+pub fn checks(sources: &[Source]) -> [(&'static str, Vec<String>); 6] {
     [
         ("docs: links", links::broken(sources)),
         ("docs: table of contents", unlisted(sources)),
         ("docs: error messages", quotes::unsaid(sources)),
         ("docs: numbers of the ABI", numbers::wrong(sources)),
+        ("docs: bring-up checklist", bringup::errors(sources)),
+        ("docs: picture of the demo", picture::stale(sources)),
     ]
 }
 
