@@ -166,16 +166,18 @@ impl Layout {
         Region { start, size: ADDRESS_LIMIT.saturating_sub(start) }
     }
 
-    /// Finds room for a kernel that occupies `occupied` bytes from `offset` on, and an initrd
-    /// behind it.
+    /// Finds room for a kernel of `size` bytes, which occupies `occupied` of them from `offset` on
+    /// once it runs, and an initrd behind it.
     pub fn place_kernel(
         &self,
         offset: u64,
+        size: u64,
         occupied: u64,
         initrd: Option<u64>,
     ) -> Result<Placement, LayoutError> {
         let memory = self.ram.size;
         let no_room = |what, size| LayoutError::DoesNotFit { what, size, memory };
+        let occupied = occupied.max(size);
         let kernel = self.room(self.payload.start, offset, occupied);
         let kernel = kernel.ok_or(no_room("the kernel", occupied))?;
         let initrd = match initrd {
@@ -185,7 +187,7 @@ impl Layout {
                 Some(self.room(start, 0, size).ok_or(no_room("the initrd", size))?)
             }
         };
-        Ok(Placement { payload: kernel, initrd })
+        Ok(Placement { payload: Region { start: kernel.start, size }, initrd })
     }
 
     /// Finds room for a flat binary of `size` bytes.
@@ -207,7 +209,8 @@ impl Layout {
 /// Where the payload goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// Kernel or flat binary, entered at its start.
+    /// Kernel or flat binary as loaded, entered at its start: exactly the file's bytes, because
+    /// firmware looks for the signature at their end. A kernel may occupy more once it runs.
     pub payload: Region,
     /// Initial ramdisk.
     pub initrd: Option<Region>,
@@ -251,13 +254,15 @@ mod tests {
     #[test]
     fn the_payload_stays_off_the_device_tree() {
         let layout = Layout::new(16 * MIB, None, 1, false, false).unwrap();
-        let placed = layout.place_kernel(0, 5 * MIB + 1, Some(100)).unwrap();
+        let placed = layout.place_kernel(0, 4 * MIB, 5 * MIB + 1, Some(100)).unwrap();
+        assert_eq!(placed.payload, Region { start: 0x8000_0000, size: 4 * MIB });
         assert_eq!(placed.initrd, Some(Region { start: 0x8060_0000, size: 100 }));
-        assert!(layout.place_kernel(0, 14 * MIB, None).is_ok());
-        let error = layout.place_kernel(0, 14 * MIB + 1, None).unwrap_err();
+        assert!(layout.place_kernel(0, 1, 14 * MIB, None).is_ok());
+        let error = layout.place_kernel(0, 1, 14 * MIB + 1, None).unwrap_err();
         assert!(error.to_string().contains("--mem"), "{error}");
-        assert!(layout.place_kernel(0, 14 * MIB, Some(1)).is_err());
-        assert!(layout.place_kernel(u64::MAX, u64::MAX, None).is_err());
+        assert!(layout.place_kernel(0, 14 * MIB + 1, 1, None).is_err(), "the file's size counts");
+        assert!(layout.place_kernel(0, 1, 14 * MIB, Some(1)).is_err());
+        assert!(layout.place_kernel(u64::MAX, 1, u64::MAX, None).is_err());
     }
 
     #[test]

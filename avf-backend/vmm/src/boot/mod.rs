@@ -63,8 +63,9 @@ pub fn load(
                 initrd.as_deref().map(|path| Source::open("initrd", path)).transpose()?;
             let header = ImageHeader::read(&mut image.file, image.size)
                 .map_err(|source| BootError::Image { path: kernel.clone(), source })?;
-            let size = ramdisk.as_ref().map(|r| r.size);
-            let placement = layout.place_kernel(header.text_offset, header.occupied, size)?;
+            let ramdisk_size = ramdisk.as_ref().map(|r| r.size);
+            let ImageHeader { text_offset, occupied } = header;
+            let placement = layout.place_kernel(text_offset, image.size, occupied, ramdisk_size)?;
             image.copy(memory, placement.payload.start)?;
             if let (Some(source), Some(region)) = (&mut ramdisk, placement.initrd) {
                 source.copy(memory, region.start)?;
@@ -181,6 +182,7 @@ mod tests {
         ram.memory().read_slice(&mut start, GuestAddress(0x8000_0000)).unwrap();
         assert_eq!(&start[..], contents);
         let region = placed.initrd.unwrap();
+        assert_eq!(placed.payload.size, 164, "firmware finds the signature at the file's end");
         assert_eq!(region.start, 0x8040_0000, "behind what the kernel occupies, not its file");
         let mut text = [0; 7];
         ram.memory().read_slice(&mut text, GuestAddress(region.start)).unwrap();
@@ -210,7 +212,7 @@ mod tests {
         let kernel = file(&encoder.finish().unwrap());
         let (layout, ram) = ram();
         let payload = Payload::Kernel { kernel: kernel.path().into(), initrd: None };
-        assert_eq!(load(&payload, &layout, ram.memory()).unwrap().payload.size, 3 * MIB);
+        assert_eq!(load(&payload, &layout, ram.memory()).unwrap().payload.size, 164, "unpacked");
         let mut start = [0; 164];
         ram.memory().read_slice(&mut start, GuestAddress(0x8000_0000)).unwrap();
         assert_eq!(&start[..], contents);

@@ -75,7 +75,7 @@ impl<'h> Board for FakeBoard<'h> {
 /// What the VMM starts the firmware with.
 fn given(bootargs: &str) -> Given {
     let layout = Layout::new(72 * MIB, Some(8 * MIB), 2, false, true).unwrap();
-    let placement = layout.place_kernel(0, 3 * MIB, Some(1000)).unwrap();
+    let placement = layout.place_kernel(0, 3 * MIB, 4 * MIB, Some(1000)).unwrap();
     let seeds = Seeds { kaslr: 7, rng: [9; 256] };
     let pci = (PciWindows::default(), 2);
     let (layout, placement, seeds) = (&layout, &placement, &seeds);

@@ -9,7 +9,7 @@ use gzvm_dtcheck::{check, Reader};
 
 fn blob(memory: u64, swiotlb: Option<u64>, vcpus: u32, pvmfw: bool) -> Vec<u8> {
     let layout = Layout::new(memory, swiotlb, vcpus, false, pvmfw).unwrap();
-    let placement = layout.place_kernel(0, 3 * MIB, Some(1000)).unwrap();
+    let placement = layout.place_kernel(0, 3 * MIB, 4 * MIB, Some(1000)).unwrap();
     let seeds = Seeds { kaslr: 0x0102_0304_0506_0708, rng: [9; 256] };
     let bootargs = "panic=-1 console=ttyS0";
     let description = Description {
@@ -147,7 +147,7 @@ fn clusters_of_sixteen() {
 #[test]
 fn long_parameters_are_refused_before_the_kernel_cuts_them() {
     let layout = Layout::new(64 * MIB, None, 1, false, false).unwrap();
-    let placement = layout.place_kernel(0, 1, None).unwrap();
+    let placement = layout.place_kernel(0, 1, 1, None).unwrap();
     let seeds = Seeds { kaslr: 0, rng: [0; 256] };
     let bootargs = "x".repeat(2048);
     let description = Description {
