@@ -161,8 +161,8 @@ impl Fault {
             }
             Self::PciRangeKind { index, flags } => write!(
                 f,
-                "PCI range {index} is of kind {flags:#x}, not 32-bit, then 64-bit prefetchable, or \
-                 64-bit twice"
+                "PCI range {index} is of kind {flags:#x}, not 64-bit (or 32-bit), then 64-bit \
+                 prefetchable, or 64-bit twice"
             ),
             Self::PciRangeMapping { bus, cpu } => {
                 write!(f, "PCI range {bus:#x} is mapped to {cpu:#x}, not to itself")

@@ -55,12 +55,13 @@ pub(crate) fn places(tree: &Tree<'_>) -> Result<PciPlaces, Fault> {
     Ok(PciPlaces { configuration, memory: wide(high, low) })
 }
 
-/// Until Android 15 crosvm had two ranges of 64-bit memory and the firmware refused others; since
-/// then the first is of 32-bit memory and the second prefetchable.
+/// The pairs that crosvm has had: two ranges of 64-bit memory, of which the second became
+/// prefetchable, before the first became one of 32-bit memory. Firmware up to Android 16's takes
+/// only the former two.
 fn kinds(first: u32, second: u32) -> Result<(), Fault> {
     let fault = |index, flags| Err(Fault::PciRangeKind { index, flags });
     match (first & KIND, second & KIND) {
-        (MEMORY_32, PREFETCHABLE_64) | (MEMORY_64, MEMORY_64) => Ok(()),
+        (MEMORY_32 | MEMORY_64, PREFETCHABLE_64) | (MEMORY_64, MEMORY_64) => Ok(()),
         (MEMORY_32 | MEMORY_64, _) => fault(1, second),
         _ => fault(0, first),
     }

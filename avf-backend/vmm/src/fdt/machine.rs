@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What this machine says about itself in the device tree.
 //!
-//! The nodes are crosvm's, since AOSP's firmware takes them apart: what it does not expect, it
-//! drops or refuses.
+//! Nodes, names and values are crosvm's, since AOSP's firmware takes the tree apart (what it does
+//! not expect, it drops or refuses) and its tests compare it with a reference.
 
 use super::tree::Node;
 use super::FdtError;
@@ -12,10 +12,13 @@ use crate::layout::{
     Layout, Placement, Region, GIC_DIST, RTC, RTC_SPI, SERIAL, SERIAL_SIZE, STALL_DETECTOR,
     STALL_DETECTOR_PPI,
 };
+use crate::memory::host_page;
 
 const PHANDLE_GIC: u32 = 1;
 const PHANDLE_RESTRICTED_DMA: u32 = 2;
-const PHANDLE_CLOCK: u32 = 3;
+const PHANDLE_CLOCK: u32 = 24;
+/// The first vCPU's.
+const PHANDLE_CPU: u32 = 0x100;
 
 /// GIC binding: shared peripheral interrupt.
 const SPI: u32 = 0;
@@ -27,8 +30,9 @@ const LEVEL_LOW: u32 = 8;
 /// GIC binding: the lowest bit of the mask of CPUs that a PPI goes to.
 const PPI_CPU_SHIFT: u32 = 8;
 
-/// PCI binding (IEEE 1275): 32-bit memory.
-const PCI_MEMORY_32: u32 = 0x0200_0000;
+/// PCI binding (IEEE 1275): 64-bit memory. The window for devices is below 4 GiB, but AVF's firmware
+/// refuses 32-bit memory up to and including Android 16's; Linux and later firmware take either.
+const PCI_MEMORY_64: u32 = 0x0300_0000;
 /// PCI binding: prefetchable 64-bit memory.
 const PCI_PREFETCHABLE_64: u32 = 0x4300_0000;
 /// PCI binding: the lowest bit of the slot in an address.
@@ -41,11 +45,12 @@ const PCI_INTA: u32 = 1;
 const TIMER_PPIS: [u32; 4] = [13, 14, 11, 10];
 /// Input clock of a PC's 16550, in Hz.
 const SERIAL_CLOCK: u32 = 1_843_200;
-/// The clock's bus clock, which only has to exist, in Hz.
+/// The clock's bus clock, which only has to exist, and its rate in Hz.
+const CLOCK: &str = "pclk@3M";
 const PCLK: u32 = 3_141_592;
 /// How fast the stall detector counts, in Hz, and when a vCPU is stuck, in seconds of guest time.
-const STALL_CLOCK: u32 = 10;
-const STALL_TIMEOUT: u32 = 8;
+const STALL_CLOCK: u32 = 2;
+const STALL_TIMEOUT: u32 = 10;
 /// vCPUs in one affinity level 0 group, as GICv3 SGIs address them.
 const VCPUS_PER_CLUSTER: u32 = 16;
 /// COMMAND_LINE_SIZE of arm64 Linux, with the terminating zero.
@@ -99,7 +104,7 @@ impl Description<'_> {
         rtc(&mut root);
         self.stall_detector(root.child(&at("vmwdt", STALL_DETECTOR)));
         self.pci(root.child("pci"));
-        self.firmware(&mut root);
+        self.config(root.child("config"));
         // rialto fails without it; what is below comes from overlays.
         root.child("avf");
         Ok(root)
@@ -126,7 +131,7 @@ impl Description<'_> {
 
     fn memory(&self, root: &mut Node) {
         let memory = self.layout.memory();
-        root.child(&at("memory", memory))
+        root.child("memory")
             .set_strings("device_type", &["memory"])
             .set_pairs("reg", &[memory.start, memory.size]);
         if let Some(pool) = self.layout.swiotlb {
@@ -138,6 +143,7 @@ impl Description<'_> {
                 .child(&at("restricted_dma_reserved", pool))
                 .set_strings("compatible", &["restricted-dma-pool"])
                 .set_pairs("reg", &[pool.start, pool.size])
+                .set_pairs("alignment", &[host_page()])
                 .set_cells("phandle", &[PHANDLE_RESTRICTED_DMA]);
         }
     }
@@ -149,7 +155,8 @@ impl Description<'_> {
             let cpu = cpus.child(&format!("cpu@{affinity:x}"));
             cpu.set_strings("device_type", &["cpu"])
                 .set_strings("compatible", &["arm,armv8"])
-                .set_cells("reg", &[affinity]);
+                .set_cells("reg", &[affinity])
+                .set_cells("phandle", &[PHANDLE_CPU + id]);
             if self.vcpus > 1 {
                 cpu.set_strings("enable-method", &["psci"]);
             }
@@ -193,7 +200,7 @@ impl Description<'_> {
         let (PciWindows { cam, memory }, devices) = self.pci;
         let high = self.layout.high_mmio();
         let mut ranges = Vec::new();
-        for (space, window) in [(PCI_MEMORY_32, memory), (PCI_PREFETCHABLE_64, high)] {
+        for (space, window) in [(PCI_MEMORY_64, memory), (PCI_PREFETCHABLE_64, high)] {
             ranges.push(space);
             ranges.extend([window.start, window.start, window.size].map(cells).as_flattened());
         }
@@ -219,13 +226,9 @@ impl Description<'_> {
         }
     }
 
-    /// What the hypervisor's firmware needs to find the payload.
-    fn firmware(&self, root: &mut Node) {
-        if self.layout.pvmfw.is_none() {
-            return;
-        }
+    /// Where firmware finds the payload. crosvm has it in every tree.
+    fn config(&self, config: &mut Node) {
         let payload = self.placement.payload;
-        let config = root.child("config");
         set_address(config, "kernel-address", payload.start);
         set_address(config, "kernel-size", payload.size);
     }
@@ -255,7 +258,7 @@ fn at(name: &str, region: Region) -> String {
 }
 
 fn rtc(root: &mut Node) {
-    root.child("pclk")
+    root.child(CLOCK)
         .set_strings("compatible", &["fixed-clock"])
         .set_cells("#clock-cells", &[0])
         .set_cells("clock-frequency", &[PCLK])

@@ -62,7 +62,7 @@ fn text(fdt: &Fdt<'_>, path: &str, name: &str) -> String {
 fn plain_vm() {
     let blob = blob(256 * MIB, None, 2, false);
     let fdt = Fdt::new(&blob).unwrap();
-    assert_eq!(cells(&fdt, "/memory@80000000", "reg"), [0, 0x8000_0000, 0, 0x1000_0000]);
+    assert_eq!(cells(&fdt, "/memory", "reg"), [0, 0x8000_0000, 0, 0x1000_0000]);
     assert_eq!(text(&fdt, "/psci", "method"), "hvc\0");
     assert_eq!(
         cells(&fdt, "/intc", "reg"),
@@ -73,10 +73,13 @@ fn plain_vm() {
     assert!(fdt.find_node("/cpus/cpu@2").is_none());
     assert!(fdt.find_node("/avf").is_some(), "rialto needs it");
     assert!(fdt.find_node("/reserved-memory").is_none());
-    assert!(fdt.find_node("/config").is_none());
+    assert_eq!(cells(&fdt, "/config", "kernel-size"), [0x30_0000], "crosvm always says so");
+    assert_eq!(cells(&fdt, "/cpus/cpu@1", "phandle"), [0x101]);
     assert_eq!(cells(&fdt, "/rtc@2000", "arm,primecell-periphid"), [0x41030]);
-    assert_eq!(cells(&fdt, "/rtc@2000", "clocks"), cells(&fdt, "/pclk", "phandle"));
+    assert_eq!(cells(&fdt, "/rtc@2000", "clocks"), cells(&fdt, "/pclk@3M", "phandle"));
     assert_eq!(cells(&fdt, "/vmwdt@3000", "interrupts"), [1, 15, 0x301]);
+    assert_eq!(cells(&fdt, "/vmwdt@3000", "clock-frequency"), [2]);
+    assert_eq!(cells(&fdt, "/vmwdt@3000", "timeout-sec"), [10]);
 }
 
 #[test]
@@ -113,7 +116,7 @@ fn pci_slots_have_interrupts_from_four_on() {
     assert_eq!(text(&fdt, "/pci", "compatible"), "pci-host-cam-generic\0");
     assert_eq!(cells(&fdt, "/pci", "reg"), [0, 0x2e00_0000, 0, 0x100_0000]);
     let ranges = cells(&fdt, "/pci", "ranges");
-    assert_eq!(ranges[..7], [0x200_0000, 0, 0x2c00_0000, 0, 0x2c00_0000, 0, 0x200_0000]);
+    assert_eq!(ranges[..7], [0x300_0000, 0, 0x2c00_0000, 0, 0x2c00_0000, 0, 0x200_0000]);
     assert_eq!(ranges[7..], [0x4300_0000, 1, 0, 1, 0, 0xff, 0]);
     assert_eq!(
         cells(&fdt, "/pci", "interrupt-map"),
@@ -128,10 +131,11 @@ fn pci_slots_have_interrupts_from_four_on() {
 fn protected_vm_has_a_pool_with_an_address() {
     let blob = blob(72 * MIB, Some(8 * MIB), 1, true);
     let fdt = Fdt::new(&blob).unwrap();
-    assert_eq!(cells(&fdt, "/memory@80000000", "reg"), [0, 0x8000_0000, 0, 0x480_0000]);
+    assert_eq!(cells(&fdt, "/memory", "reg"), [0, 0x8000_0000, 0, 0x480_0000]);
     let pool = "/reserved-memory/restricted_dma_reserved@84000000";
     assert_eq!(text(&fdt, pool, "compatible"), "restricted-dma-pool\0");
     assert_eq!(cells(&fdt, pool, "reg"), [0, 0x8400_0000, 0, 0x80_0000]);
+    assert_eq!(cells(&fdt, pool, "alignment"), [0, u32::try_from(host_page()).unwrap()]);
     assert_eq!(cells(&fdt, "/config", "kernel-address"), [0x8000_0000]);
     assert_eq!(cells(&fdt, "/config", "kernel-size"), [0x30_0000]);
 }
