@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Applies overlays as virtmgr makes them: fragments that name their target by path and refer to
-//! nothing else in the tree.
+//! Applies overlays: virtmgr's, whose fragments name their target by path, and those that refer to
+//! the tree by phandle, or to the label of its interrupt controller, as crosvm takes them.
+
+mod fixups;
 
 use super::read::{self, ReadError};
 use super::tree::Node;
@@ -12,11 +14,14 @@ pub enum OverlayError {
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It needs more than is done here.
-    #[error("{0}: overlays that refer to the tree by phandle or label are not supported")]
-    References(String),
+    /// It refers to a label that the tree does not have.
+    #[error("there is no label {0}: overlays can refer to intc, the interrupt controller")]
+    NoSuchLabel(String),
+    /// A list of its references points to where none is.
+    #[error("damaged: there is no reference at {0}")]
+    Fixup(String),
     /// A fragment does not say where it goes.
-    #[error("{0} has no target-path")]
+    #[error("{0} has neither target nor target-path")]
     NoTarget(String),
     /// A fragment goes where nothing is.
     #[error("there is no {0}")]
@@ -25,24 +30,32 @@ pub enum OverlayError {
 
 /// Applies the overlay in `blob` to the tree at `root`.
 pub fn apply(root: &mut Node, blob: &[u8]) -> Result<(), OverlayError> {
-    let overlay = read::read(blob)?;
-    for name in ["__fixups__", "__local_fixups__"] {
-        if overlay.find(name).is_some_and(|node| !node.is_empty()) {
-            return Err(OverlayError::References(name.into()));
-        }
-    }
+    let mut overlay = read::read(blob)?;
+    fixups::resolve(&mut overlay, root)?;
     for fragment in overlay.children() {
-        let Some(contents) = fragment.find("__overlay__") else { continue };
-        let name = fragment.name();
-        if fragment.property("target").is_some() {
-            return Err(OverlayError::References(name.into()));
+        if let Some(contents) = fragment.find("__overlay__") {
+            target(root, fragment)?.merge(contents);
         }
-        let path = fragment.property("target-path").and_then(text);
-        let path = path.ok_or_else(|| OverlayError::NoTarget(name.into()))?;
-        let target = root.find_mut(path).ok_or_else(|| OverlayError::NoSuchNode(path.into()))?;
-        target.merge(contents);
     }
     Ok(())
+}
+
+/// Where a fragment goes.
+fn target<'a>(root: &'a mut Node, fragment: &Node) -> Result<&'a mut Node, OverlayError> {
+    if let Some(phandle) = fragment.property("target").and_then(fixups::cell) {
+        let missing = || OverlayError::NoSuchNode(format!("node with phandle {phandle:#x}"));
+        return with_phandle(root, phandle).ok_or_else(missing);
+    }
+    let path = fragment.property("target-path").and_then(text);
+    let path = path.ok_or_else(|| OverlayError::NoTarget(fragment.name().into()))?;
+    root.find_mut(path).ok_or_else(|| OverlayError::NoSuchNode(path.into()))
+}
+
+fn with_phandle(node: &mut Node, phandle: u32) -> Option<&mut Node> {
+    match fixups::phandle(node) == Some(phandle) {
+        true => Some(node),
+        false => node.children_mut().find_map(|child| with_phandle(child, phandle)),
+    }
 }
 
 fn text(value: &[u8]) -> Option<&str> {
@@ -52,11 +65,12 @@ fn text(value: &[u8]) -> Option<&str> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// A blob with names that the writer refuses: `xx` at both ends of a name becomes `__`.
     pub fn blob(overlay: &Node) -> Vec<u8> {
         let mut blob = overlay.to_blob().unwrap();
-        for name in ["xxoverlayxx", "xxfixupsxx"] {
+        for name in ["xxoverlayxx", "xxfixupsxx", "xxlocal_fixupsxx"] {
             let real = name.replace("xx", "__");
             let places: Vec<usize> = (0..blob.len() - name.len())
                 .filter(|&at| blob[at..].starts_with(name.as_bytes()))
@@ -71,7 +85,8 @@ pub(crate) mod tests {
     fn tree() -> Node {
         let mut root = Node::new("");
         root.child("avf").set_cells("old", &[1]);
-        root.child("memory@80000000");
+        root.child("intc").set_cells("phandle", &[1]);
+        root.child("clock").set_cells("phandle", &[24]);
         root
     }
 
@@ -100,20 +115,79 @@ pub(crate) mod tests {
         let avf = root.find("avf").unwrap();
         assert_eq!(avf.property("old"), Some(&[0, 0, 0, 2][..]));
         assert_eq!(avf.find("untrusted").unwrap().property("instance-id"), Some(&[7; 64][..]));
-        assert!(root.find("memory@80000000").is_some());
-        let deeper = applied(&overlay("/memory@80000000")).unwrap();
-        assert!(deeper.find("memory@80000000/avf/untrusted").is_some());
+        assert!(root.find("intc").is_some());
+        let deeper = applied(&overlay("/clock")).unwrap();
+        assert!(deeper.find("clock/avf/untrusted").is_some());
+    }
+
+    /// As `dtc -@` makes it of a device with a regulator, both new, at the label `intc`.
+    fn with_references() -> Node {
+        let mut overlay = Node::new("");
+        let fragment = overlay.child("fragment@0").set_cells("target", &[u32::MAX]);
+        let contents = fragment.child("xxoverlayxx");
+        contents.child("regulator").set_cells("phandle", &[1]);
+        contents
+            .child("device")
+            .set_cells("interrupts-extended", &[u32::MAX, 0, 7, 4])
+            .set_cells("supplies", &[0, 1]);
+        let places =
+            ["/fragment@0:target:0", "/fragment@0/xxoverlayxx/device:interrupts-extended:0"];
+        overlay.child("xxfixupsxx").set_strings("intc", &places);
+        let local = overlay.child("xxlocal_fixupsxx").child("fragment@0").child("xxoverlayxx");
+        local.child("device").set_cells("supplies", &[4]);
+        overlay
     }
 
     #[test]
-    fn what_is_not_supported_is_named() {
+    fn references_are_filled_in_and_phandles_do_not_collide() {
+        let root = applied(&with_references()).unwrap();
+        let cells = |path: &str, name: &str| -> Vec<u32> {
+            let value = root.find(path).unwrap().property(name).unwrap();
+            value.chunks(4).map(|c| u32::from_be_bytes(c.try_into().unwrap())).collect()
+        };
+        assert_eq!(cells("/intc/regulator", "phandle"), [25], "24 is the tree's largest");
+        assert_eq!(cells("/intc/device", "supplies"), [0, 25], "only the second is a reference");
+        assert_eq!(cells("/intc/device", "interrupts-extended"), [1, 0, 7, 4]);
+        assert_eq!(cells("/clock", "phandle"), [24]);
+    }
+
+    #[test]
+    fn what_cannot_be_applied_is_named() {
         assert_eq!(applied(&overlay("/nope")), Err(OverlayError::NoSuchNode("/nope".into())));
         let mut by_phandle = overlay("/");
-        by_phandle.child("fragment@0").set_cells("target", &[1]);
-        assert_eq!(applied(&by_phandle), Err(OverlayError::References("fragment@0".into())));
-        let mut fixups = overlay("/");
-        fixups.child("xxfixupsxx").set_strings("gic", &["/fragment@0:target:0"]);
-        assert_eq!(applied(&fixups), Err(OverlayError::References("__fixups__".into())));
+        by_phandle.child("fragment@0").set_cells("target", &[9]);
+        let error = applied(&by_phandle).unwrap_err().to_string();
+        assert_eq!(error, "there is no node with phandle 0x9");
+        let mut label = with_references();
+        label.child("xxfixupsxx").set_strings("uart", &["/fragment@0:target:0"]);
+        assert_eq!(applied(&label), Err(OverlayError::NoSuchLabel("uart".into())));
+        for place in ["", "x", "/fragment@0:target", "/fragment@0:target:1", "/none:target:0"] {
+            let mut wrong = with_references();
+            wrong.child("xxfixupsxx").set_strings("intc", &[place]);
+            let error = applied(&wrong).map(drop);
+            match place {
+                // Then the target is still the compiler's placeholder.
+                "" => assert!(matches!(error, Err(OverlayError::NoSuchNode(_)))),
+                _ => assert!(matches!(error, Err(OverlayError::Fixup(_))), "{place}: {error:?}"),
+            }
+        }
+        let mut nowhere = with_references();
+        let local = nowhere.child("xxlocal_fixupsxx").child("fragment@0").child("xxoverlayxx");
+        local.child("device").set_cells("supplies", &[5]);
+        assert_eq!(applied(&nowhere), Err(OverlayError::Fixup("device:supplies:5".into())));
         assert!(matches!(apply(&mut tree(), b"junk"), Err(OverlayError::Read(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_damage_is_survived(changes in proptest::collection::vec((0_usize..700, any::<u8>()), 1..8)) {
+            let mut blob = blob(&with_references());
+            for (at, byte) in changes {
+                if let Some(place) = blob.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            let _ = apply(&mut tree(), &blob);
+        }
     }
 }

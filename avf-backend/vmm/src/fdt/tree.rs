@@ -86,14 +86,24 @@ impl Node {
         &self.children
     }
 
-    /// Whether it has neither properties nor children.
-    pub fn is_empty(&self) -> bool {
-        self.properties.is_empty() && self.children.is_empty()
+    /// The same, to be changed.
+    pub fn children_mut(&mut self) -> impl Iterator<Item = &mut Node> {
+        self.children.iter_mut()
+    }
+
+    /// Names and values of its properties.
+    pub fn properties(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.properties.iter().map(|(name, value)| (&name[..], &value[..]))
     }
 
     /// The value of a property.
     pub fn property(&self, name: &str) -> Option<&[u8]> {
         self.properties.iter().find(|(n, _)| n == name).map(|(_, value)| &value[..])
+    }
+
+    /// The same, to be changed.
+    pub fn property_mut(&mut self, name: &str) -> Option<&mut Vec<u8>> {
+        self.properties.iter_mut().find(|(n, _)| n == name).map(|(_, value)| value)
     }
 
     /// The node at `path`, seen from this one.
