@@ -8,6 +8,7 @@ use rustix::net::{
     SocketAddrUnix, SocketFlags, SocketType,
 };
 use serde_json::{json, Value};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -90,9 +91,11 @@ fn accepted(answer: &Value) -> Result<()> {
 }
 
 fn refusal(answer: &Value) -> anyhow::Error {
-    match answer.get("ErrString").and_then(Value::as_str) {
-        Some(words) => anyhow!("the VMM: {words}"),
-        None => anyhow!("the VMM's answer is not understood: {answer}"),
+    let number = answer.get("Err").and_then(Value::as_i64).and_then(|e| i32::try_from(e).ok());
+    match (answer.get("ErrString").and_then(Value::as_str), number) {
+        (Some(words), _) => anyhow!("the VMM: {words}"),
+        (None, Some(number)) => anyhow!("the VMM: {}", io::Error::from_raw_os_error(number)),
+        (None, None) => anyhow!("the VMM's answer is not understood: {answer}"),
     }
 }
 
@@ -138,6 +141,9 @@ mod tests {
     fn a_refusal_has_the_vmms_words() {
         let (_dir, control, _asked) = vmm(r#"{"ErrString":"there is no balloon"}"#);
         assert_eq!(control.balloon().unwrap_err().to_string(), "the VMM: there is no balloon");
+        let (_dir, control, _asked) = vmm(r#"{"Err":95}"#);
+        let error = control.balloon().unwrap_err().to_string();
+        assert!(error.contains("not supported"), "{error}");
         let (_dir, control, _asked) = vmm("7");
         assert!(control.suspend().unwrap_err().to_string().contains("not understood: 7"));
     }

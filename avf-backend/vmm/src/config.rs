@@ -46,6 +46,8 @@ pub struct Config {
     pub hugepages: bool,
     /// Whether guest memory is kept out of child processes and core dumps, whatever the protection.
     pub dont_fork: bool,
+    /// Whether the vCPUs wait for a command before they run.
+    pub suspended: bool,
     /// Socket for commands.
     pub socket: Option<PathBuf>,
     /// Device tree overlays, applied in order.

@@ -35,6 +35,8 @@ pub enum VmEvent {
     },
     /// This process was asked to end.
     Signal(Signal),
+    /// A client of the control socket asked for the end.
+    Stopped,
     /// The process that started this one is gone.
     ParentGone,
 }

@@ -11,7 +11,7 @@ mod devices;
 use crate::boot::{self, BootError};
 use crate::clock::{self, Resync};
 use crate::config::{Config, Payload, Protection, Vcpus};
-use crate::control::Control;
+use crate::control::{Commanded, Control};
 use crate::devices::bus::Overlap;
 use crate::devices::stall::GuestTimes;
 use crate::event::VmEvent;
@@ -235,14 +235,16 @@ impl<'a> Machine<'a> {
         }
         let balloon = self.devices.balloon();
         let bus = self.devices.start(events)?;
-        let threads =
-            VcpuThreads::spawn(vcpus, bus, &self.times, events).map_err(io_error("vCPU thread"))?;
-        let vcpus = Arc::new(threads);
+        let threads = VcpuThreads::new(self.config.suspended);
+        let threads = threads.spawn(vcpus, bus, &self.times, events);
+        let vcpus = Arc::new(threads.map_err(io_error("vCPU thread"))?);
         if let (Resync::Auto, Some(cid)) = (self.config.clock_resync, self.config.cid) {
             clock::follow(cid).map_err(io_error("timer"))?;
         }
         if let Some(control) = self.control {
-            control.serve(Arc::clone(&vcpus), balloon).map_err(io_error("control socket"))?;
+            let events = events.clone();
+            let vm = Commanded { vcpus: Arc::clone(&vcpus), balloon, events };
+            control.serve(vm).map_err(io_error("control socket"))?;
         }
         Ok(Running { vcpus, _vm: vm })
     }
@@ -302,15 +304,13 @@ fn host_cpus() -> u32 {
 /// The kernel's command line: crosvm's own words, then the given ones.
 fn bootargs(config: &Config) -> String {
     let mut words = vec!["panic=-1".to_owned(), format!("8250.nr_uarts={}", SERIAL.len())];
+    for (ports, terminal) in [(&config.serial, "ttyS"), (&config.consoles, "hvc")] {
+        let consoles = ports.iter().filter(|port| port.console);
+        words.extend(consoles.map(|port| format!("console={terminal}{}", port.number - 1)));
+    }
     for (number, (address, _)) in (1..).zip(SERIAL) {
-        for port in config.serial.iter().filter(|port| port.number == number) {
-            if port.console {
-                words.push(format!("console=ttyS{}", number - 1));
-            }
-            if port.earlycon {
-                words.push(format!("earlycon=uart8250,mmio,{address:#x}"));
-            }
-        }
+        let early = config.serial.iter().find(|port| port.number == number && port.earlycon);
+        words.extend(early.map(|_| format!("earlycon=uart8250,mmio,{address:#x}")));
     }
     words.extend(config.params.iter().cloned());
     words.join(" ")
@@ -368,6 +368,10 @@ fn ending(event: VmEvent) -> Ending {
         )),
         VmEvent::ParentGone => {
             let message = Some("nobody reads the failure port any more".into());
+            Ending { message, ..plain(ExitStatus::Success) }
+        }
+        VmEvent::Stopped => {
+            let message = Some("it was ended through the control socket".into());
             Ending { message, ..plain(ExitStatus::Success) }
         }
         VmEvent::Signal(signal) => Ending { signal: Some(signal), ..plain(ExitStatus::Success) },

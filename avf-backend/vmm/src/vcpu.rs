@@ -22,16 +22,16 @@ impl VcpuThreads {
     /// Runs each of `vcpus` in a thread until it is stopped, or until something ends the VM, which
     /// is sent to `events`.
     pub fn spawn(
+        mut self,
         vcpus: Vec<Vcpu>,
         bus: Bus,
         times: &Arc<GuestTimes>,
         events: &Sender<VmEvent>,
     ) -> io::Result<Self> {
         let bus = Arc::new(bus);
-        let mut all = Self::default();
         for mut vcpu in vcpus {
             let kicker = vcpu.kicker();
-            let (bus, gate) = (Arc::clone(&bus), Arc::clone(&all.gate));
+            let (bus, gate) = (Arc::clone(&bus), Arc::clone(&self.gate));
             let (times, events) = (Arc::clone(times), events.clone());
             let builder = thread::Builder::new().name(format!("vcpu{}", vcpu.id()));
             let handle = builder.spawn(move || {
@@ -41,9 +41,9 @@ impl VcpuThreads {
                     let _ = events.send(event);
                 }
             })?;
-            all.threads.push(Thread { handle, kicker });
+            self.threads.push(Thread { handle, kicker });
         }
-        Ok(all)
+        Ok(self)
     }
 }
 
@@ -57,6 +57,9 @@ enum Next {
 
 fn run(vcpu: &mut Vcpu, bus: &Bus, gate: &Gate) -> Option<VmEvent> {
     let id = vcpu.id();
+    if !gate.pass() {
+        return None;
+    }
     loop {
         let next = match vcpu.run() {
             Ok(exit) => handle(id, exit, bus),

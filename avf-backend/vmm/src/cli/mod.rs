@@ -140,6 +140,10 @@ struct RunArgs {
     #[arg(long, value_name = "FILE")]
     dump_device_tree_blob: Option<PathBuf>,
 
+    /// The vCPUs do not run before a command resumes them
+    #[arg(long, requires = "socket")]
+    suspended: bool,
+
     /// Socket for commands: an inherited one, or where one is made
     #[arg(long, short, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -262,6 +266,7 @@ fn config(run: RunArgs) -> Result<Config, String> {
         memory_mode: run.memory_policy,
         hugepages: run.hugepages,
         dont_fork: run.unmap_guest_memory_on_fork,
+        suspended: run.suspended,
         socket: run.socket,
         overlays: run.device_tree_overlay,
         dump_device_tree: run.dump_device_tree_blob,

@@ -214,6 +214,13 @@ fn memory_policies() {
 }
 
 #[test]
+fn a_vm_that_waits_needs_somebody_to_resume_it() {
+    assert!(!accepted(&["k"]).suspended);
+    assert!(accepted(&["--suspended", "--socket", "/s", "k"]).suspended);
+    assert!(refused(&["--suspended", "k"]).contains("--socket"));
+}
+
+#[test]
 fn global_options() {
     let line = ["crosvm", "--log-level", "info,disk=warn", "run", "k"];
     let invocation = parse(line).unwrap_or_else(|e| panic!("{}", e.message));

@@ -128,12 +128,15 @@ fn overlays_are_applied_in_order() {
 #[test]
 fn consoles_come_before_given_parameters() {
     let text = bootargs(&config(&[
+        "--serial=hardware=virtio-console,num=3,console",
         "--serial=type=stdout,num=2,console,earlycon",
         "--params=a",
         "--params=b c",
         "/k",
     ]));
-    assert_eq!(text, "panic=-1 8250.nr_uarts=4 console=ttyS1 earlycon=uart8250,mmio,0x2f8 a b c");
+    let expected = "panic=-1 8250.nr_uarts=4 console=ttyS1 console=hvc2 \
+                    earlycon=uart8250,mmio,0x2f8 a b c";
+    assert_eq!(text, expected);
 }
 
 #[test]
@@ -160,6 +163,7 @@ fn what_cannot_be_opened_is_named() {
 fn every_end_has_its_status() {
     for (event, code) in [
         (VmEvent::Shutdown, 0),
+        (VmEvent::Stopped, 0),
         (VmEvent::Reset, 32),
         (VmEvent::VcpuFailed { vcpu: 0, why: "x".into() }, 33),
         (VmEvent::GuestCrash, 34),

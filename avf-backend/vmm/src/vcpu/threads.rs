@@ -36,7 +36,8 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Called by a vCPU that was kicked: waits while the VM is suspended. Returns whether to run on.
+    /// Called by a vCPU that starts or was kicked: waits while the VM is suspended. Returns whether
+    /// to run on.
     pub fn pass(&self) -> bool {
         let mut wanted = self.wanted();
         wanted.parked += 1;
@@ -85,6 +86,15 @@ pub struct VcpuThreads {
 }
 
 impl VcpuThreads {
+    /// No threads yet; with `suspended` they will wait for [`VcpuThreads::resume`].
+    pub fn new(suspended: bool) -> Self {
+        let threads = Self::default();
+        if suspended {
+            threads.gate.set(State::Suspend);
+        }
+        threads
+    }
+
     /// Takes all vCPUs out of the guest until [`VcpuThreads::resume`]. Returns whether all are.
     pub fn suspend(&self) -> bool {
         self.gate.set(State::Suspend);
