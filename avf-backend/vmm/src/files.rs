@@ -36,6 +36,14 @@ pub fn open_write(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Opens a file to write behind what it has, creating it if it does not exist.
+pub fn open_append(path: &Path) -> io::Result<File> {
+    match inherited(path) {
+        Some(fd) => duplicate(fd, OFlag::O_RDONLY, "writing"),
+        None => OpenOptions::new().append(true).create(true).open(path),
+    }
+}
+
 /// A copy of the descriptor that a path names, if it names one of this process.
 pub fn take_inherited(path: &Path) -> io::Result<Option<OwnedFd>> {
     inherited(path).map(clone_fd).transpose()
@@ -91,6 +99,17 @@ mod tests {
         let mut copy = open_write(Path::new(&path_of(&file))).unwrap();
         copy.write_all(b"ab").unwrap();
         assert_eq!(file.stream_position().unwrap(), 2, "a reopened file would be at 0");
+    }
+
+    #[test]
+    fn what_is_appended_keeps_what_was_there() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for text in ["a", "b"] {
+            open_append(file.path()).unwrap().write_all(text.as_bytes()).unwrap();
+        }
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"ab");
+        open_write(file.path()).unwrap().write_all(b"c").unwrap();
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"c");
     }
 
     #[test]

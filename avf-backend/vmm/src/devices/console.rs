@@ -3,6 +3,8 @@
 
 use crate::config::{SerialInput, SerialOutput};
 use crate::files;
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -31,7 +33,7 @@ impl Output {
         let sink = match output {
             SerialOutput::Sink => Sink::Nothing,
             SerialOutput::Stdout => Sink::File(io::stdout().as_fd().try_clone_to_owned()?.into()),
-            SerialOutput::File(path) => Sink::File(files::open_write(path)?),
+            SerialOutput::File(path) => Sink::File(files::open_append(path)?),
             SerialOutput::Log => Sink::Log(Vec::new()),
         };
         Ok(Self { name, sink })
@@ -51,7 +53,7 @@ impl Write for Output {
         match &mut self.sink {
             Sink::Nothing => {}
             Sink::File(file) => {
-                if let Err(e) = file.write_all(data) {
+                if let Err(e) = write_all(file, data) {
                     log::warn!("{}: output is lost from here on: {e}", self.name);
                     self.sink = Sink::Nothing;
                 }
@@ -76,6 +78,28 @@ impl Write for Output {
     }
 }
 
+/// Writes all of `data`, waiting also where a file's owner made it non-blocking.
+fn write_all(file: &mut File, mut data: &[u8]) -> io::Result<()> {
+    while !data.is_empty() {
+        match file.write(data) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => data = &data[written..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => wait_for(file, PollFlags::POLLOUT)?,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a file is ready, or has failed.
+pub fn wait_for(file: &File, what: PollFlags) -> io::Result<()> {
+    match poll(&mut [PollFd::new(file.as_fd(), what)], PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// Opens an input.
 pub fn open_input(input: &SerialInput) -> io::Result<File> {
     match input {
@@ -96,6 +120,25 @@ mod tests {
         assert_eq!(output.write(b"x").unwrap(), 1);
         assert!(output.file().is_none(), "dropped from here on");
         assert_eq!(output.write(b"y").unwrap(), 1);
+    }
+
+    #[test]
+    fn a_full_non_blocking_pipe_loses_nothing() {
+        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
+        let mut output = Output { name: "test".into(), sink: Sink::File(writer.into()) };
+        // More than a pipe holds.
+        let sent: Vec<u8> = (0..1 << 20).map(|at: u32| at.to_le_bytes()[1]).collect();
+        let expected = sent.clone();
+        let sending = std::thread::spawn(move || output.write_all(&sent).map(|()| output));
+        let (mut reader, mut received) = (File::from(reader), Vec::<u8>::new());
+        let mut buffer = [0; 4096];
+        while received.len() < expected.len() {
+            wait_for(&reader, PollFlags::POLLIN).unwrap();
+            let count = std::io::Read::read(&mut reader, &mut buffer).unwrap();
+            received.extend(&buffer[..count]);
+        }
+        assert!(received == expected, "what arrives is not what was sent");
+        assert!(sending.join().unwrap().unwrap().file().is_some(), "it goes on");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::bus::MmioDevice;
 use super::pci::{ConfigSpace, Identity, PciDevice};
 use crate::event::VmEvent;
+use crate::guest_warn;
 use crate::layout::Region;
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +13,8 @@ use std::sync::{Mutex, PoisonError};
 pub const BAR_SIZE: u32 = 0x1000;
 /// Bit: the guest panicked.
 const PANICKED: u8 = 1;
+/// Bit: the guest panicked and goes on in a kernel that saves what it can (kexec): not the end yet.
+const CRASH_LOADED: u8 = 2;
 
 /// The device.
 pub struct PvPanic {
@@ -55,12 +58,16 @@ impl PciDevice for PvPanic {
 impl MmioDevice for PvPanic {
     fn read(&self, offset: u64, data: &mut [u8]) {
         if let (0, Some(byte)) = (offset, data.first_mut()) {
-            *byte = PANICKED;
+            *byte = PANICKED | CRASH_LOADED;
         }
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        if offset == 0 && data.first().is_some_and(|byte| byte & PANICKED != 0) {
+        let Some(&byte) = data.first().filter(|_| offset == 0) else { return };
+        if byte & CRASH_LOADED != 0 {
+            guest_warn!("the guest panicked; its crash kernel takes over");
+        }
+        if byte & PANICKED != 0 {
             let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
             // Nobody listens any more when the VM is ending anyway.
             let _ = events.as_ref().map(|events| events.send(VmEvent::GuestCrash));
@@ -81,9 +88,12 @@ mod tests {
         device.start(sender);
         let mut supported = [0];
         device.read(0, &mut supported);
-        device.write(0, &[2]);
-        assert!(receiver.try_recv().is_err(), "only panics");
-        device.write(0, &supported);
+        assert_eq!(supported, [PANICKED | CRASH_LOADED]);
+        device.write(0, &[CRASH_LOADED]);
+        device.write(0, &[4]);
+        device.write(1, &[PANICKED]);
+        assert!(receiver.try_recv().is_err(), "only panics that nothing follows");
+        device.write(0, &[PANICKED]);
         assert_eq!(receiver.try_recv(), Ok(VmEvent::GuestCrash));
     }
 }

@@ -2,8 +2,10 @@
 //! The 16550 ports.
 
 use super::bus::MmioDevice;
-use super::console::Output;
+use super::console::{wait_for, Output};
 use super::irq::IrqLine;
+use nix::poll::PollFlags;
+use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -37,11 +39,7 @@ impl SerialPort {
     }
 
     /// Feeds the guest from `input`, in a thread of its own, until its end.
-    pub fn feed(
-        self: &Arc<Self>,
-        name: &str,
-        mut input: impl Read + Send + 'static,
-    ) -> io::Result<()> {
+    pub fn feed(self: &Arc<Self>, name: &str, mut input: File) -> io::Result<()> {
         let port = Arc::clone(self);
         let pump = move || {
             let mut buffer = [0; 64];
@@ -50,6 +48,13 @@ impl SerialPort {
                     Ok(0) => return,
                     Ok(count) => port.enqueue(&buffer[..count]),
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    // Its owner made it non-blocking.
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        if let Err(e) = wait_for(&input, PollFlags::POLLIN) {
+                            log::warn!("serial input ends: {e}");
+                            return;
+                        }
+                    }
                     // A terminal whose foreground is somebody else; that may change.
                     Err(e) if e.raw_os_error() == Some(libc::EIO) => thread::sleep(TERMINAL_RETRY),
                     Err(e) => {
@@ -103,8 +108,9 @@ impl MmioDevice for SerialPort {
 mod tests {
     use super::*;
     use crate::config::SerialOutput;
+    use nix::fcntl::OFlag;
     use proptest::prelude::*;
-    use std::io::{Seek, SeekFrom};
+    use std::io::{Seek, SeekFrom, Write};
     use std::os::fd::AsRawFd;
 
     const DATA: u64 = 0;
@@ -114,6 +120,14 @@ mod tests {
     fn port(output: &SerialOutput) -> Arc<SerialPort> {
         let output = Output::open("test".into(), output).unwrap();
         Arc::new(SerialPort::new(IrqLine::new(0).unwrap(), output))
+    }
+
+    /// A pipe with these bytes, whose reader would not wait.
+    fn input(bytes: &[u8]) -> (File, File) {
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_NONBLOCK).unwrap();
+        let mut writer = File::from(writer);
+        writer.write_all(bytes).unwrap();
+        (reader.into(), writer)
     }
 
     fn read(port: &SerialPort, offset: u64) -> u8 {
@@ -140,9 +154,14 @@ mod tests {
     fn input_longer_than_the_fifo_waits_for_the_guest() {
         let port = port(&SerialOutput::Sink);
         let sent: Vec<u8> = (0..200).collect();
-        port.feed("test", io::Cursor::new(sent.clone())).unwrap();
-        let mut received = Vec::new();
+        let (reader, mut writer) = input(&sent[..100]);
+        port.feed("test", reader).unwrap();
+        let (mut received, mut more) = (Vec::new(), &sent[100..]);
         while received.len() < sent.len() {
+            if received.len() == 100 && !more.is_empty() {
+                // The port has found the pipe empty, or is about to.
+                writer.write_all(std::mem::take(&mut more)).unwrap();
+            }
             if read(&port, LINE_STATUS) & 1 != 0 {
                 received.push(read(&port, DATA));
             } else {
@@ -156,7 +175,8 @@ mod tests {
     fn input_survives_loopback() {
         let port = port(&SerialOutput::Sink);
         port.write(MODEM_CONTROL, &[0x10]);
-        port.feed("test", io::Cursor::new(b"x")).unwrap();
+        let (reader, _writer) = input(b"x");
+        port.feed("test", reader).unwrap();
         port.write(MODEM_CONTROL, &[0]);
         while read(&port, LINE_STATUS) & 1 == 0 {
             thread::yield_now();

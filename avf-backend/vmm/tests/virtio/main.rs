@@ -68,6 +68,25 @@ fn a_disk_has_an_end() {
     blk.read_blocks(7, &mut [0; 512]).unwrap();
 }
 
+/// AOSP's example of a bare-metal guest has one, and expects an error of its reads.
+#[test]
+fn an_empty_disk_has_no_sectors() {
+    let (guest, image) = (Guest::new(), image(0));
+    let mut blk = Blk::new(block(&guest, image.path(), false)).unwrap();
+    assert_eq!(blk.capacity(), 0);
+    assert_eq!(blk.read_blocks(0, &mut [0; 512]), Err(virtio_drivers::Error::IoError));
+}
+
+/// What is left of a file behind its last sector is not there.
+#[test]
+fn only_whole_sectors_count() {
+    let (guest, image) = (Guest::new(), image(2));
+    image.as_file().set_len(2 * 512 + 100).unwrap();
+    let mut blk = Blk::new(block(&guest, image.path(), true)).unwrap();
+    assert_eq!(blk.capacity(), 2);
+    assert!(blk.write_blocks(2, &[0; 512]).is_err());
+}
+
 #[test]
 fn a_read_only_disk_is_not_written() {
     let (guest, image) = (Guest::new(), image(8));

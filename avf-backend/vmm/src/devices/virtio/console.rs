@@ -10,7 +10,7 @@ use crate::guest_warn;
 use crate::memory::GuestRam;
 use nix::sys::eventfd::EventFd;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
@@ -177,7 +177,7 @@ fn fill(memory: &GuestMemoryMmap, chain: Chain<'_>, input: &mut Option<File>) ->
     match count {
         Ok(0) => *input = None,
         Ok(count) => return u32::try_from(count).ok(),
-        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+        Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
         Err(e) => {
             log::warn!("console input ends: {e}");
             *input = None;
