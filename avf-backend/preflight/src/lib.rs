@@ -20,5 +20,16 @@ mod reading;
 
 pub use reading::Reading;
 
+use nix::unistd::{sysconf, SysconfVar};
+
+/// The smallest page of arm64, in bytes.
+const SMALLEST_PAGE: u64 = 4096;
+
+/// Bytes of a page of the host's kernel.
+pub fn host_page() -> u64 {
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| u64::try_from(size).ok()).unwrap_or(SMALLEST_PAGE).max(SMALLEST_PAGE)
+}
+
 /// Bytes in a MiB.
 pub const MIB: u64 = 1 << 20;

@@ -3,7 +3,7 @@
 //!
 //! What cannot be read is no reason to refuse.
 
-use crate::{Reading, MIB};
+use crate::{host_page, Reading, MIB};
 use nix::sys::resource::{getrlimit, setrlimit, Resource, RLIM_INFINITY};
 use std::fs;
 use std::path::Path;
@@ -59,8 +59,8 @@ pub const HUGE_PAGES_REMEDY: &str =
     "echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 /// What makes more blocks of 2 MiB.
 pub const COMPACT_REMEDY: &str = "echo 1 >/proc/sys/vm/compact_memory";
-/// The order of a 2 MiB block in `/proc/buddyinfo`, with pages of 4 KiB.
-const BLOCK_ORDER: usize = 9;
+/// Bytes of the blocks that hypervisors map at once.
+const BLOCK: u64 = 2 * MIB;
 
 /// What a user should know although the VM can run: lines for the log. `root` is where the host's
 /// `/sys` and `/proc` are.
@@ -98,22 +98,23 @@ pub fn huge_pages(root: &Path) -> Reading<bool> {
 /// Bytes that are free in blocks of 2 MiB or more.
 pub fn free_blocks(root: &Path) -> Reading<u64> {
     match Reading::new(fs::read_to_string(root.join("proc/buddyinfo"))) {
-        Reading::Value(text) => {
-            contiguous(&text).map_or_else(|| Reading::Unknown("no zones".into()), Reading::Value)
-        }
+        Reading::Value(text) => contiguous(&text, host_page())
+            .map_or_else(|| Reading::Unknown("no zones".into()), Reading::Value),
         Reading::Absent => Reading::Absent,
         Reading::Unknown(why) => Reading::Unknown(why),
     }
 }
 
-/// Bytes that are free in blocks of 2 MiB or more.
-fn contiguous(buddyinfo: &str) -> Option<u64> {
+/// Bytes that are free in blocks of 2 MiB or more, with pages of so many bytes: columns are of
+/// blocks of one page, of two, of four and so on.
+fn contiguous(buddyinfo: &str, page: u64) -> Option<u64> {
     let zone = |line: &str| {
         let (_, counts) = line.split_once("zone")?;
-        let counts = counts.split_whitespace().skip(1).enumerate().skip(BLOCK_ORDER);
-        let bytes = counts.filter_map(|(order, count)| {
+        let sizes = std::iter::successors(Some(page), |size| size.checked_mul(2));
+        let columns = counts.split_whitespace().skip(1).zip(sizes);
+        let bytes = columns.filter(|&(_, size)| size >= BLOCK).filter_map(|(count, size)| {
             let blocks: u64 = count.parse().ok()?;
-            blocks.checked_mul(4096_u64.checked_shl(u32::try_from(order).ok()?)?)
+            blocks.checked_mul(size)
         });
         Some(bytes.sum::<u64>())
     };
@@ -221,7 +222,10 @@ mod tests {
         fs::write(&switch, "always within_size advise [never] deny force\n").unwrap();
         let buddies = "Node 0, zone DMA 9 9 9 9 9 9 9 9 9 2 1\nNode 0, zone Normal 1 1\n";
         fs::write(root.path().join("proc/buddyinfo"), buddies).unwrap();
-        assert_eq!(contiguous(buddies), Some(8 * MIB));
+        assert_eq!(contiguous(buddies, 4096), Some(8 * MIB));
+        // Four columns of larger pages are of whole blocks: of 2, 4, 8 and 16 MiB.
+        assert_eq!(contiguous(buddies, 16384), Some((9 * 2 + 9 * 4 + 2 * 8 + 16) * MIB));
+        assert_eq!(contiguous("", 4096), None);
         let lines = advice(root.path(), 9 * MIB, true);
         assert!(lines[0].contains("advise >/sys/kernel/mm"), "{lines:?}");
         assert!(lines[1].contains("of 9 MiB, 8 MiB are free"), "{lines:?}");

@@ -8,12 +8,13 @@ mod policy;
 mod reclaim;
 
 pub use policy::{Mode, Policy};
-pub use reclaim::{host_page, ReclaimError, Reclaimer, Rule};
+pub use reclaim::{ReclaimError, Reclaimer, Rule};
 
 use crate::layout::{Layout, Region, MIB};
 use gzvm::abi::uapi::{self, UserspaceMemoryRegion};
 use gzvm::abi::BLOCK_SIZE;
 use gzvm::Vm;
+pub use gzvm_preflight::host_page;
 use nix::fcntl::{fcntl, FcntlArg, SealFlag};
 use nix::libc;
 use nix::sys::memfd::{memfd_create, MemFdCreateFlag};

@@ -5,12 +5,11 @@
 //! process gets a new one, and what a device writes would not be what the guest reads. So a hole is
 //! made only where the driver holds no page, or lets go of one because of the hole ([`Rule`]).
 
-use super::GuestRam;
+use super::{host_page, GuestRam};
 use gzvm::abi::{cap, ext, PAGE_SIZE};
 use gzvm::{Gzvm, RangeState, Vm};
 use nix::fcntl::{fallocate, FallocateFlags};
 use nix::libc;
-use nix::unistd::{sysconf, SysconfVar};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -146,12 +145,6 @@ fn whole_pages(start: u64, len: u64, page: u64) -> Option<(u64, u64)> {
     let end = start.checked_add(len)?;
     let (start, end) = (start.checked_next_multiple_of(page)?, end - end % page);
     (start < end).then_some((start, end))
-}
-
-/// Bytes of a page of the host's kernel, in which the driver answers; never less than GenieZone's.
-pub fn host_page() -> u64 {
-    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-    size.and_then(|size| u64::try_from(size).ok()).unwrap_or(PAGE_SIZE).max(PAGE_SIZE)
 }
 
 impl GuestRam {
