@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the host says about files, memory and processes.
 
+use crate::PATIENCE;
 use anyhow::{bail, ensure, Context, Result};
 use nix::unistd::Pid;
 use std::fs;
@@ -8,9 +9,6 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// How long the host may take to see something that has happened already.
-const SETTLING: Duration = Duration::from_secs(30);
 
 /// The MD5 sum of a file, as busybox says it.
 pub fn md5(path: &Path) -> Result<String> {
@@ -71,10 +69,10 @@ pub fn own_memory(pid: Pid) -> Result<u64> {
 
 /// Waits until `done` says so.
 pub fn settles(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + SETTLING;
+    let deadline = Instant::now() + PATIENCE;
     while !done()? {
         if Instant::now() > deadline {
-            bail!("{what}: not within {} s", SETTLING.as_secs());
+            bail!("{what}: not within {} s", PATIENCE.as_secs());
         }
         thread::sleep(Duration::from_millis(50));
     }

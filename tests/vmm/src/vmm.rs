@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{channel, Receiver};
@@ -30,6 +30,7 @@ pub struct Setup {
     files: Vec<FdMapping>,
     next: RawFd,
     failure: Option<File>,
+    user: Option<u32>,
 }
 
 impl Setup {
@@ -46,7 +47,13 @@ impl Setup {
     /// Exactly these arguments.
     pub fn with(args: &[&str]) -> Self {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        Self { args, files: Vec::new(), next: FIRST_FD, failure: None }
+        Self { args, files: Vec::new(), next: FIRST_FD, failure: None, user: None }
+    }
+
+    /// Has the VMM run as another user, without privileges.
+    pub fn user(&mut self, user: u32) -> &mut Self {
+        self.user = Some(user);
+        self
     }
 
     /// Adds an argument.
@@ -100,6 +107,9 @@ impl Setup {
     pub fn start(self) -> Result<Vmm> {
         let mut command = Command::new("gzvm_vmm");
         command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command.fd_mappings(self.files)?;
         let mut child = command.spawn().context("gzvm_vmm")?;
         // The command holds copies of what the child has.

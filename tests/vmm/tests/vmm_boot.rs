@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What boots: packed kernels, flat binaries, as many vCPUs as there may be, memory that is there in
-//! advance.
+//! What boots: packed kernels, flat binaries, as many vCPUs as there may be, disks of partitions.
 
 #![forbid(unsafe_code)]
 
@@ -74,17 +73,6 @@ fn all_vcpus_start() -> Result<()> {
     vmm.wait()?.check(0, "")
 }
 
-fn memory_may_be_there_in_advance() -> Result<()> {
-    for mode in ["prefault", "static"] {
-        let mut setup = Setup::new()?;
-        setup.args("--protected-vm-without-firmware --swiotlb 2 --memory-policy").arg(mode);
-        let (vmm, mut console) = hello(setup, &payload())?;
-        console.expect("payload: 6 checks, 0 failed", PATIENCE)?;
-        vmm.wait()?.check(0, "16 of 16 MiB are there")?;
-    }
-    Ok(())
-}
-
 /// As users say it: a configuration with partitions, which `vm run` makes a composite disk of.
 fn vm_run_makes_a_disk_of_partitions() -> Result<()> {
     let (mut partitions, mut sums) = (Vec::new(), Vec::new());
@@ -121,7 +109,6 @@ fn main() {
         kernel_packed_with_lz4,
         flat_binary_gets_the_device_tree,
         all_vcpus_start,
-        memory_may_be_there_in_advance,
         vm_run_makes_a_disk_of_partitions,
     ]
 }
