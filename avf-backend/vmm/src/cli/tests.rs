@@ -150,6 +150,51 @@ fn options_without_effect() {
     }
 }
 
+/// The options in the rows of docs/vmm.md, each with its class.
+fn documented() -> Vec<(String, &'static str)> {
+    let rows = include_str!("../../../../docs/vmm.md").lines().filter(|l| l.starts_with("| `--"));
+    rows.flat_map(|row| {
+        let mut cells = row.split(" | ");
+        let (options, class) = (cells.next().unwrap(), cells.next().unwrap());
+        let words = options.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+        let names = words.filter_map(|word| word.strip_prefix("--")).filter(|n| !n.is_empty());
+        names.map(move |name| (name.to_owned(), class)).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+#[test]
+fn the_documented_table_is_this_one() {
+    let documented = documented();
+    let command = command();
+    let run = command.find_subcommand("run").unwrap();
+    let known: Vec<&str> = run
+        .get_arguments()
+        .chain(command.get_arguments())
+        .filter_map(|option| option.get_long())
+        .filter(|name| !["help", "version"].contains(name))
+        .collect();
+    for name in &known {
+        let classes: Vec<&str> =
+            documented.iter().filter(|(n, _)| n == name).map(|(_, class)| *class).collect();
+        let expected: &[&str] = if flags::REFUSED.iter().any(|flag| flag.name == *name) {
+            &["refused"]
+        } else if flags::WITHOUT_EFFECT.iter().any(|flag| flag.name == *name) {
+            &["accepted"]
+        } else {
+            // Some values of an option may be of another class.
+            &["same", "ours", "accepted", "refused"]
+        };
+        let fits = |class: &&str| expected.contains(class);
+        assert!(!classes.is_empty() && classes.iter().all(fits), "--{name}: {classes:?}");
+        let acted_on = classes.iter().any(|class| ["same", "ours"].contains(class));
+        assert_eq!(acted_on, expected.len() > 1, "--{name}: {classes:?}");
+    }
+    for (name, class) in &documented {
+        assert!(known.contains(&&name[..]), "--{name} ({class}) is not an option");
+    }
+}
+
 #[test]
 fn refused_options_are_named() {
     for flag in flags::REFUSED {
