@@ -13,7 +13,7 @@ packages="$packages make bc bison flex cpio kmod python3 libelf-dev libssl-dev x
 # The machine.
 packages="$packages qemu-system-arm util-linux ca-certificates git"
 # What `make test` checks with: Android.bp files, SELinux policies, device tree bindings.
-packages="$packages blueprint-tools m4 checkpolicy secilc setools python3-setools selinux-utils policycoreutils dt-schema device-tree-compiler"
+packages="$packages blueprint-tools m4 checkpolicy secilc setools python3-setools selinux-utils policycoreutils dt-schema device-tree-compiler python3-venv"
 
 if ! command -v dpkg-query >/dev/null; then
     echo "This is not Debian. The build needs the equivalents of:" >&2

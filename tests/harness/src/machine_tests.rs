@@ -16,6 +16,7 @@ use crate::patches;
 use crate::project::Project;
 use crate::qemu::{Limits, Run};
 use crate::report::{Results, Suite};
+use crate::schemas;
 use crate::sections;
 
 /// Seconds for one boot with all device tests, and without a word on the console.
@@ -43,6 +44,7 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     let parts = parts::build(project, Variant::Usual)?;
     layout_suite(project, &parts, results);
     results.add(patches::suite(project));
+    results.add(schemas::suite(project));
     let [kexec, policy] = parts::ALONE;
     // Pointer authentication and the other features that the usual CPU model lacks.
     let mut max = machine(&parts, true);

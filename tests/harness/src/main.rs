@@ -25,6 +25,7 @@ mod project;
 mod qemu;
 mod report;
 mod reuse;
+mod schemas;
 mod sections;
 mod sepolicy;
 mod soong;
@@ -112,6 +113,8 @@ enum Task {
     Docs,
     /// Draw the README's picture of the demo from what the last `run` printed
     Picture,
+    /// Check the VMM's device trees against the kernel's bindings
+    Bindings,
     /// Compare how C and Rust lay the kernel's structures out
     Layout,
     /// Remove what was built; the cache too when asked
@@ -175,6 +178,12 @@ fn task(project: &Project, task: Task) -> Result<ExitCode> {
         }
         Task::Docs => println!("{}", book::html::build(project)?.display()),
         Task::Picture => book::picture::draw(project)?,
+        Task::Bindings => {
+            return report(project, "bindings", |results| {
+                results.add(schemas::suite(project));
+                Ok(())
+            });
+        }
         Task::Patches { quick } => patches::make(project, quick)?,
         Task::Clean { cache } => clean(project, cache)?,
     }
