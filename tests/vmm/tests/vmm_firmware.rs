@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{ensure, Context, Result};
+use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use dtoolkit::{Node as _, Property as _};
 use gzvm_vmm_test::console::Console;
 use gzvm_vmm_test::guest::{Guest, COMMANDS};
 use gzvm_vmm_test::vmm::{Setup, Vmm};
@@ -22,9 +24,13 @@ fn with_firmware() -> Result<Setup> {
     Ok(setup)
 }
 
-fn payload(mut setup: Setup) -> Result<(Vmm, Console)> {
+fn payload(setup: Setup) -> Result<(Vmm, Console)> {
+    payload_in(setup, &format!("{GUESTS}/payload.bin"))
+}
+
+fn payload_in(mut setup: Setup, file: &str) -> Result<(Vmm, Console)> {
     let console = setup.console("hardware=serial,num=1")?;
-    let kernel = setup.open(&format!("{GUESTS}/payload.bin"))?;
+    let kernel = setup.open(file)?;
     setup.args("--mem 24 --swiotlb 8 --cpus 2 --params mode=hello").arg(&kernel);
     Ok((setup.start()?, console))
 }
@@ -83,6 +89,33 @@ fn starts_the_payload(setup: Setup) -> Result<()> {
     let ended = vmm.wait()?;
     ensure!(ended.failure.is_empty(), "failure port: {}", ended.failure);
     ended.check(0, "")
+}
+
+/// Firmware looks for the signature at the end of what it is told is the payload: that is the file,
+/// whether it is shorter than what the payload occupies or, as a signature may make it, longer.
+fn firmware_is_told_the_size_of_the_payloads_file() -> Result<()> {
+    let mut bytes = fs::read(format!("{GUESTS}/payload.bin"))?;
+    kernel_size_is_the_files(&bytes)?;
+    bytes.resize(bytes.len() + (4 << 20), 0);
+    kernel_size_is_the_files(&bytes)
+}
+
+fn kernel_size_is_the_files(bytes: &[u8]) -> Result<()> {
+    let (payload, dump) = ("/tmp/vmm_firmware.payload", "/tmp/vmm_firmware.dtb");
+    fs::write(payload, bytes)?;
+    let mut setup = with_firmware()?;
+    let tree = setup.file(File::create(dump)?);
+    setup.arg("--dump-device-tree-blob").arg(&tree);
+    let (vmm, mut console) = payload_in(setup, payload)?;
+    console.expect("pvmfw: starting the payload", PATIENCE)?;
+    vmm.wait()?.check(0, "")?;
+    let tree = fs::read(dump)?;
+    let tree = Fdt::new(&tree).context("the device tree")?;
+    let size = tree.find_node("/config").and_then(|node| node.property("kernel-size"));
+    let size = size.context("no kernel-size")?.value().to_owned();
+    let expected = u32::try_from(bytes.len())?.to_be_bytes();
+    ensure!(size == expected, "kernel-size is {size:?}, the file has {} bytes", bytes.len());
+    Ok(())
 }
 
 /// The payload is Linux, which does not know the MMIO guard. What an overlay says arrives there.
@@ -153,6 +186,7 @@ fn main() {
         firmware_checks_and_starts_the_payload,
         hypervisors_firmware_does_the_same,
         vmm_refuses_what_the_hypervisors_firmware_would,
+        firmware_is_told_the_size_of_the_payloads_file,
         firmware_starts_linux,
         firmware_refuses_a_bad_tree,
         firmware_accepts_what_is_harmless,

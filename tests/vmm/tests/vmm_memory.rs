@@ -13,12 +13,15 @@ use serde_json::json;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const SOCKET: &str = "/tmp/vmm_memory.sock";
 /// Memory of the guests here, with 2 MiB of it for restricted DMA.
 const MIB: u64 = 32;
 /// What a guest may have touched before it ran: kernel, device tree, each in a block of its own.
 const LOADED: u64 = 8;
+/// How long a guest that must not run is listened to.
+const SILENCE: Duration = Duration::from_secs(2);
 /// Somebody without privileges.
 const NOBODY: u32 = 65534;
 
@@ -51,12 +54,16 @@ fn modes_differ_in_what_is_there_before_the_guest_runs() -> Result<()> {
     {
         let mut setup = Setup::new()?;
         setup.args(&format!("--mem {MIB} --memory-policy {mode} --suspended --socket {SOCKET}"));
-        let (mut vmm, console) = hello(setup)?;
-        let suspend = json!("SuspendVcpus");
+        let (mut vmm, mut console) = hello(setup)?;
+        let statistics = json!({ "BalloonCommand": "Stats" });
         host::settles("the control socket answers", || {
             ensure!(vmm.runs(), "{mode}: it has ended: {}", vmm.said());
-            Ok(control::ask(Path::new(SOCKET), &suspend).is_ok_and(|answer| answer == "Ok"))
+            Ok(control::ask(Path::new(SOCKET), &statistics).is_ok())
         })?;
+        // A guest that runs says something soon.
+        if let Ok(line) = console.next(Instant::now() + SILENCE) {
+            bail!("{mode}: the guest runs: {line}");
+        }
         let (resident, pinned) = memory(&vmm)?;
         println!("{mode}: {resident} MiB are there and {pinned} MiB locked before the guest runs");
         ensure!(there.contains(&resident), "{mode}: {resident} MiB are there, not {there:?}");
