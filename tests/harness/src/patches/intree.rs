@@ -14,18 +14,21 @@ use crate::process;
 use crate::project::Project;
 use crate::ui::Step;
 
-/// What the configuration gets; what else these would switch on stays off.
-const OPTIONS: &str =
-    "CONFIG_VIRT_DRIVERS=y\n# CONFIG_VMGENID is not set\nCONFIG_MTK_GZVM_RUST=m\n";
-/// The module.
-const MODULE: &str = "drivers/virt/geniezone/gzvm.ko";
+/// What the configuration gets before the driver's own option; what else it would switch on stays off.
+const OPTIONS: &str = "CONFIG_VIRT_DRIVERS=y\n# CONFIG_VMGENID is not set\nCONFIG_MTK_GZVM_RUST=";
+/// The driver's option, what Kbuild is to make then, and a file that must be there.
+const WAYS: [(&str, &str, &str); 2] = [
+    // As a part of the kernel: build robots do that.
+    ("y", "drivers/virt/geniezone/", "drivers/virt/geniezone/gzvm_main.o"),
+    ("m", "drivers/virt/geniezone/gzvm.ko", "drivers/virt/geniezone/gzvm.ko"),
+];
 
 /// Mounts two layers, `$1` (lower) over `$2` with `$3` (upper) and `$4` (work), and likewise `$5` to `$8`, and becomes the
 /// rest.
 const MOUNT: &str = "mount -t overlay gzvm -o \"lowerdir=$1,upperdir=$3,workdir=$4\" \"$2\" && \
     mount -t overlay gzvm -o \"lowerdir=$5,upperdir=$7,workdir=$8\" \"$6\" && shift 8 && exec \"$@\"";
 
-/// Builds the module in `tree` with the files of `laid` above it.
+/// Builds the driver in `tree` with the files of `laid` above it, as a part of the kernel and as a module.
 ///
 /// # Errors
 ///
@@ -36,28 +39,13 @@ pub fn build(project: &Project, kernel: &Kernel, tree: &Path, laid: &Path) -> Re
         fs::remove_dir_all(&work)?;
     }
     let layers = Layers { kernel, tree, laid, work: &work };
-    let upper = layers.directory("objects")?;
     let config = fs::read_to_string(kernel.build.join(".config"))
         .context("the kernel's configuration cannot be read")?;
     let kept = config.lines().filter(|line| !line.contains("CONFIG_VIRT_DRIVERS"));
-    let kept: Vec<_> = kept.collect();
-    fs::write(upper.join(".config"), format!("{}\n{OPTIONS}", kept.join("\n")))?;
-    let mut step = Step::start("in tree");
-    let mut compiled = 0_usize;
-    for target in ["olddefconfig", MODULE] {
-        let mut make = layers.inside(kernel.kbuild.make(&kernel.build).arg(target))?;
-        let log = project.log(&format!("patches-{}", target.replace('/', "-")));
-        process::logged(&mut make, &log, |line| {
-            let object = ["  CC", "  RUSTC"].iter().any(|what| line.starts_with(what));
-            compiled += usize::from(object);
-            step.update(line.trim());
-        })?;
+    let kept = kept.collect::<Vec<_>>().join("\n");
+    for (way, target, made) in WAYS {
+        layers.make(project, &format!("{kept}\n{OPTIONS}{way}\n"), target, made)?;
     }
-    let module = upper.join(MODULE);
-    let size = fs::metadata(&module)
-        .with_context(|| format!("Kbuild did not make {}", module.display()))?
-        .len();
-    step.done(&format!("{MODULE} built in tree, {size} bytes, {compiled} objects compiled"));
     Ok(())
 }
 
@@ -69,6 +57,29 @@ struct Layers<'a> {
 }
 
 impl Layers<'_> {
+    /// Has Kbuild make a target with this configuration.
+    fn make(&self, project: &Project, config: &str, target: &str, made: &str) -> Result<()> {
+        let upper = self.directory("objects")?;
+        fs::write(upper.join(".config"), config)?;
+        let mut step = Step::start("in tree");
+        let mut compiled = 0_usize;
+        for target in ["olddefconfig", target] {
+            let mut make = self.inside(self.kernel.kbuild.make(&self.kernel.build).arg(target))?;
+            let name = target.trim_end_matches('/').replace('/', "-");
+            process::logged(&mut make, &project.log(&format!("patches-{name}")), |line| {
+                let object = ["  CC", "  RUSTC"].iter().any(|what| line.starts_with(what));
+                compiled += usize::from(object);
+                step.update(line.trim());
+            })?;
+        }
+        let file = upper.join(made);
+        let size = fs::metadata(&file)
+            .with_context(|| format!("Kbuild did not make {}", file.display()))?
+            .len();
+        step.done(&format!("{made} built in tree, {size} bytes, {compiled} objects compiled"));
+        Ok(())
+    }
+
     fn directory(&self, name: &str) -> Result<PathBuf> {
         let dir = self.work.join(name);
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
