@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What comes over the network: the kernel's source, busybox and Rust's library for arm64, bindgen.
+//! What comes over the network: the kernel's source, busybox and Rust's library for arm64, bindgen,
+//! binder's service manager.
 //! Each is fetched once; while the cache has it, no network is needed.
 
 use std::fs;
@@ -12,6 +13,7 @@ use crate::apt::{self, Apt};
 use crate::cache::{Cache, Key};
 use crate::process;
 use crate::project::Project;
+use crate::toolchain::Recipe;
 use crate::ui::Step;
 
 /// The kernel that the driver is built and tested against, and the suite that has it.
@@ -21,6 +23,12 @@ const KERNEL_SUITE: &str = "trixie-backports";
 const KERNEL_FALLBACK: &str = "linux-source-7.";
 /// The bindgen that the kernel's Rust bindings were tried with.
 const BINDGEN: &str = "0.73.2";
+
+/// The package with binder's service manager for systems without Android's, its programs, and the
+/// library that they share with ours, whose version they have.
+const BINDER_TOOLS: &str = "rsbinder-tools";
+const BINDER_PROGRAMS: &[&str] = &["rsb_hub", "rsb_service"];
+const BINDER_LIBRARY: &str = "rsbinder";
 
 /// Fetches things into the cache.
 pub struct Fetcher<'a> {
@@ -179,6 +187,53 @@ impl<'a> Fetcher<'a> {
         })?;
         Ok(dir.join("bin/bindgen"))
     }
+
+    /// binder's service manager, and what asks it: static programs for arm64, built into the cache.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be built.
+    pub fn binder_tools(&self, linux: &Recipe) -> Result<Vec<(PathBuf, &'static str)>> {
+        let version = locked(&self.project.top, BINDER_LIBRARY)?;
+        let key = Key::new(&version)
+            .with("target", linux.target())
+            .with("programs", &BINDER_PROGRAMS.join(" "));
+        let dir = self.cache.get(BINDER_TOOLS, &key, |dir| {
+            let mut step = Step::start(BINDER_TOOLS);
+            step.announce(&format!("building {BINDER_TOOLS} {version} (once, some minutes)"));
+            let mut command = linux.command("install");
+            command.args(["--locked", "--version", &format!("={version}"), BINDER_TOOLS]);
+            for program in BINDER_PROGRAMS {
+                command.args(["--bin", program]);
+            }
+            command
+                .arg("--root")
+                .arg(dir)
+                .env("CARGO_TARGET_DIR", dir.join("build"))
+                // What compiles it runs once.
+                .env("CARGO_PROFILE_RELEASE_BUILD_OVERRIDE_OPT_LEVEL", "0");
+            let log = self.project.log(BINDER_TOOLS);
+            process::logged(&mut command, &log, |line| step.update(line.trim()))?;
+            fs::remove_dir_all(dir.join("build"))?;
+            step.done(&format!("{BINDER_TOOLS} {version}"));
+            Ok(())
+        })?;
+        let bin = dir.join("bin");
+        Ok(BINDER_PROGRAMS.iter().map(|&program| (bin.join(program), program)).collect())
+    }
+}
+
+/// The version of a package that the tree is built with.
+fn locked(top: &Path, package: &str) -> Result<String> {
+    let lock = fs::read_to_string(top.join("Cargo.lock")).context("Cargo.lock")?;
+    let found = version_in(&lock, package).map(str::to_owned);
+    found.with_context(|| format!("Cargo.lock has no {package}"))
+}
+
+fn version_in<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
+    let name = format!("name = \"{package}\"");
+    let mut lines = lock.lines().skip_while(|line| *line != name);
+    lines.nth(1)?.strip_prefix("version = \"")?.strip_suffix('"')
 }
 
 /// File with the version of the kernel's source package, beside the tree.
@@ -224,6 +279,14 @@ mod tests {
     fn the_tested_kernel_is_preferred() {
         let found = pick(&["linux-source-7.2", "linux-source-7.3", "linux-source-7.10"]);
         assert_eq!(found.as_deref(), Some("linux-source-7.3"));
+    }
+
+    #[test]
+    fn a_locked_version() {
+        let lock = "[[package]]\nname = \"a-b\"\nversion = \"1\"\n\n[[package]]\n\
+            name = \"a\"\nversion = \"0.12.0\"\nsource = \"x\"\n";
+        assert_eq!(version_in(lock, "a"), Some("0.12.0"));
+        assert_eq!(version_in(lock, "c"), None);
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     kernel::users_tree()?;
     let busybox = fetcher.busybox()?;
     let linux = toolchain::linux(&fetcher)?;
+    let binder_tools = fetcher.binder_tools(&linux)?;
     let bare = bare_metal(project)?;
     let userland = cargo::build(project, &linux, "build", USERLAND, &["--bins"], "userland")?;
     let tests = cargo::build(project, &linux, "test", DEVICE_TESTS, &["--no-run"], "tests")?;
@@ -82,6 +83,11 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
         let dir = if program.name == VTS { "usr/libexec/gzvm" } else { "usr/bin" };
         install(project, &mut host, program, dir)?;
     }
+    for (program, name) in &binder_tools {
+        install_as(project, &mut host, (program, name), "usr/bin")?;
+    }
+    let policy = project.top.join("avf-backend/virtualizationservice/etc/gzvm.toml");
+    host.file("etc/rsbinder/hub.d/gzvm.toml", &policy)?;
     for program in tests.iter().filter(|program| program.is_test) {
         let dir = if ALONE.contains(&&*program.name) { &*program.name } else { "tests" };
         install(project, &mut host, program, &format!("usr/libexec/gzvm/{dir}"))?;
@@ -196,11 +202,21 @@ fn linux_guest(project: &Project, kernel: &Kernel, busybox: &Path) -> Result<Arc
     Ok(archive)
 }
 
-/// Adds a program without its debug information, which stays on the build machine.
+/// Adds a program of ours.
 fn install(project: &Project, host: &mut Archive, program: &Program, dir: &str) -> Result<()> {
-    let copy = project.out().join("stripped").join(&program.name);
-    cargo::stripped(&program.path, &copy)?;
-    host.file(&format!("{dir}/{}", program.name), &copy)
+    install_as(project, host, (&program.path, &program.name), dir)
+}
+
+/// Adds a program without its debug information, which stays on the build machine.
+fn install_as(
+    project: &Project,
+    host: &mut Archive,
+    (program, name): (&Path, &str),
+    dir: &str,
+) -> Result<()> {
+    let copy = project.out().join("stripped").join(name);
+    cargo::stripped(program, &copy)?;
+    host.file(&format!("{dir}/{name}"), &copy)
 }
 
 /// The guests' configurations and the demo's script.
