@@ -96,16 +96,22 @@ fn is_gone(status: &Status) -> bool {
 /// later. Android's own service has none.
 pub fn offer(backend: Backend) {
     let Ok(registry) = binder::check_interface(REGISTRY) else { return };
-    let mut registered = register(&registry, &backend);
+    let mut registered = register(registry, &backend);
     thread::spawn(move || loop {
-        let Some((_recipient, gone)) = registered else { return };
+        let Some(Registered { gone, _registry, _recipient }) = registered else { return };
         // The sender is the recipient's: it comes, or the registry's process lives on.
         let _ = gone.recv();
-        registered = register(&wait(), &backend);
+        registered = register(wait(), &backend);
     });
 }
 
-type Registered = (DeathRecipient, Receiver<()>);
+struct Registered {
+    /// Something comes when the registry's process is gone.
+    gone: Receiver<()>,
+    /// Nobody is told of the end of what nobody refers to.
+    _registry: Strong<dyn IGzvmRegistry>,
+    _recipient: DeathRecipient,
+}
 
 /// The next registry.
 fn wait() -> Strong<dyn IGzvmRegistry> {
@@ -118,8 +124,7 @@ fn wait() -> Strong<dyn IGzvmRegistry> {
     }
 }
 
-/// Something comes from the receiver when the registry's process is gone.
-fn register(registry: &Strong<dyn IGzvmRegistry>, backend: &Backend) -> Option<Registered> {
+fn register(registry: Strong<dyn IGzvmRegistry>, backend: &Backend) -> Option<Registered> {
     let (sender, gone) = channel();
     let dead = sender.clone();
     let mut recipient = DeathRecipient::new(move || {
@@ -135,5 +140,5 @@ fn register(registry: &Strong<dyn IGzvmRegistry>, backend: &Backend) -> Option<R
             return None;
         }
     }
-    Some((recipient, gone))
+    Some(Registered { gone, _registry: registry, _recipient: recipient })
 }

@@ -96,7 +96,8 @@ fn contexts(uid: u32) -> Result<Contexts> {
     match Global::find(uid) {
         Ok(global) => {
             if let Err(e) = global.ask(|service| service.removeMemlockRlimit()) {
-                log::warn!("the limit of locked memory stays: {e}");
+                // If it is too little for a VM, the VMM says so.
+                log::info!("the limit of locked memory stays: {e}");
             }
             Ok(Contexts::Global(global))
         }

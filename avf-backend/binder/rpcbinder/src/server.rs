@@ -39,7 +39,8 @@ impl RpcServer {
         // knows its name.
         let mut name = [0; 16];
         getrandom(&mut name, GetRandomFlags::empty()).map_err(io::Error::from)?;
-        let server = rpc::RpcServer::setup_unix_server_abstract(&name)?;
+        let name = format!("rpcbinder-{:032x}", u128::from_ne_bytes(name));
+        let server = rpc::RpcServer::setup_unix_server_abstract(name.as_bytes())?;
         server.set_android13plus(PROTOCOL_VERSION);
         server.set_max_threads(THREADS);
         server.set_root(root)?;
