@@ -13,6 +13,7 @@ mod disk;
 mod errors;
 mod files;
 mod global;
+mod idsig;
 mod image;
 mod instance;
 mod launch;

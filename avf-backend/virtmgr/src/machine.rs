@@ -3,6 +3,7 @@
 
 use crate::errors::{failed, illegal_argument, illegal_state, unsupported};
 use crate::instance::VmInstance;
+use anyhow::anyhow;
 use avf_aidl::aidl::virtualizationservice::{
     IVirtualMachine::IVirtualMachine, IVirtualMachineCallback::IVirtualMachineCallback,
     VirtualMachineState::VirtualMachineState,
@@ -69,11 +70,11 @@ impl IVirtualMachine for VirtualMachine {
     }
 
     fn connectVsock(&self, port: i32) -> binder::Result<ParcelFileDescriptor> {
-        self.0.pid().map_err(illegal_state)?;
+        self.0.pid().map_err(|e| failed(&e))?;
         let port = u32::try_from(port)
             .ok()
             .filter(|&port| port >= FIRST_PORT)
-            .ok_or_else(|| illegal_argument(format!("port: {port} is below {FIRST_PORT}")))?;
+            .ok_or_else(|| failed(&anyhow!("port: {port} is below {FIRST_PORT}")))?;
         let cid = self.0.context().cid();
         let stream = VsockStream::connect_with_cid_port(cid, port).map_err(|e| {
             failed(&anyhow::Error::new(e).context(format!("nothing listens on port {port}")))

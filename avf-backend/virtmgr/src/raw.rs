@@ -14,6 +14,7 @@ use binder::{ExceptionCode, Status};
 use gzvm_host::props::Props;
 use semver::{Version, VersionReq};
 use std::os::fd::RawFd;
+use std::path::Path;
 
 /// The virtual platform's version, which a configuration must admit.
 pub const PLATFORM_VERSION: Version = Version::new(1, 0, 0);
@@ -171,7 +172,8 @@ fn boot(config: &RawConfig, files: &mut Files) -> binder::Result<Boot> {
 
 fn overlays(config: &RawConfig, files: &mut Files) -> binder::Result<Vec<RawFd>> {
     let mut overlays = Vec::new();
-    if let Some(own) = overlay::identity(&config.instanceId) {
+    let own = overlay::overlay(Path::new(overlay::REFERENCE), &config.instanceId);
+    if let Some(own) = own.map_err(|e| failed(&e))? {
         overlays.push(files.contents("vm_dt_overlay.dtbo", &own).map_err(|e| failed(&e))?);
     }
     match &config.devices {

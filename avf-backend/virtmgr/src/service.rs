@@ -11,7 +11,7 @@ use crate::global::Global;
 use crate::instance::{Prepared, VmInstance};
 use crate::machine::VirtualMachine;
 use crate::raw::{check, request, Streams};
-use crate::{image, launch, pump};
+use crate::{idsig, image, launch, pump};
 use anyhow::{Context, Result};
 use avf_aidl::aidl::virtualizationservice::{
     AssignableDevice::AssignableDevice,
@@ -268,10 +268,10 @@ impl IVirtualizationService for VirtualizationService {
 
     fn createOrUpdateIdsigFile(
         &self,
-        _input: &ParcelFileDescriptor,
-        _idsig: &ParcelFileDescriptor,
+        input: &ParcelFileDescriptor,
+        idsig: &ParcelFileDescriptor,
     ) -> binder::Result<()> {
-        Err(unsupported("idsig files are for VMs of apps, which need Android's own service"))
+        idsig::write(input, idsig).map_err(|e| failed(&e))
     }
 
     fn debugListVms(&self) -> binder::Result<Vec<VirtualMachineDebugInfo>> {

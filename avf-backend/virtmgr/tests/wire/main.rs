@@ -26,10 +26,12 @@ const MACHINE: &str = "android.system.virtualizationservice.IVirtualMachine";
 const FIRST: u32 = 1;
 const CREATE_VM: u32 = FIRST;
 const INITIALIZE_WRITABLE_PARTITION: u32 = FIRST + 2;
+const CREATE_OR_UPDATE_IDSIG_FILE: u32 = FIRST + 3;
 const DEBUG_LIST_VMS: u32 = FIRST + 4;
 const GET_ASSIGNABLE_DEVICES: u32 = FIRST + 5;
 const GET_SUPPORTED_OS_LIST: u32 = FIRST + 6;
 const GET_DEBUG_POLICY: u32 = FIRST + 7;
+const ENABLE_TEST_ATTESTATION: u32 = FIRST + 9;
 const GET_CID: u32 = FIRST;
 const GET_STATE: u32 = FIRST + 1;
 const REGISTER_CALLBACK: u32 = FIRST + 2;
@@ -184,8 +186,12 @@ fn what_is_refused_has_its_exception() {
     assert!(message.contains("2.0 is asked for"), "{message}");
     // No stack, then the interface's own number.
     assert_eq!((reader.int(), reader.int()), (0, -1));
-    let idsig = Writer::call(SERVICE).fd(world.file("apk", "")).fd(world.file("idsig", ""));
-    let reply = calls.call(root, INITIALIZE_WRITABLE_PARTITION + 1, &idsig);
+    let idsig = Writer::call(SERVICE).fd(world.file("apk", "PK")).fd(world.file("idsig", ""));
+    let reply = calls.call(root, CREATE_OR_UPDATE_IDSIG_FILE, &idsig);
+    let mut reader = Reader(&reply);
+    assert_eq!(reader.int(), SERVICE_SPECIFIC);
+    assert!(reader.string().starts_with("inputFd: not an APK"));
+    let reply = calls.call(root, ENABLE_TEST_ATTESTATION, &Writer::call(SERVICE));
     assert_eq!(Reader(&reply).int(), UNSUPPORTED_OPERATION);
 }
 

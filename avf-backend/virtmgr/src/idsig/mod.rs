@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `create-idsig`: the APK Signature Scheme v4 file of an APK, as AVF makes it: hash tree and digest,
+//! `createOrUpdateIdsigFile`: the APK Signature Scheme v4 file of an APK, as AVF makes it: hash tree and digest,
 //! without a signature of its own (<https://source.android.com/docs/security/features/apksigning/v4>).
 
 mod apk;
 mod tree;
 
 use anyhow::{ensure, Context, Result};
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::AsFd;
 use tree::HashTree;
 
 /// The format's version, its number for SHA-256, and the logarithm of its block size.
@@ -16,21 +16,17 @@ const VERSION: u32 = 2;
 const SHA256: u32 = 1;
 const LOG2_BLOCK: u8 = 12;
 
-/// Makes the file `idsig` for the APK `apk`.
-pub fn create(apk: &Path, idsig: &Path) -> Result<()> {
-    let name = apk.display();
-    let mut input = File::open(apk).with_context(|| format!("cannot open {name}"))?;
-    let is_file = input.metadata().with_context(|| name.to_string())?.is_file();
-    ensure!(is_file, "{name}: not a regular file");
-    let digest = apk::digest(&mut input).with_context(|| name.to_string())?;
-    input.seek(SeekFrom::Start(0)).with_context(|| name.to_string())?;
-    let tree = HashTree::of(&mut input).with_context(|| name.to_string())?;
+/// Makes the file `idsig` that of the APK `apk`; what it held is lost, but not if this fails before.
+pub fn write(apk: &impl AsFd, idsig: &impl AsFd) -> Result<()> {
+    let mut input = File::from(apk.as_fd().try_clone_to_owned()?);
+    ensure!(input.metadata().context("inputFd")?.is_file(), "inputFd: not a regular file");
+    let digest = apk::digest(&mut input).context("inputFd")?;
+    input.rewind().context("inputFd")?;
+    let tree = HashTree::of(&mut input).context("inputFd")?;
     let contents = contents(&digest, &tree)?;
-    let mut options = OpenOptions::new();
-    let output = options.create(true).write(true).truncate(true).open(idsig);
-    let name = idsig.display();
-    let mut output = output.with_context(|| format!("cannot create {name}"))?;
-    output.write_all(&contents).with_context(|| format!("cannot write {name}"))
+    let mut output = File::from(idsig.as_fd().try_clone_to_owned()?);
+    output.set_len(0).and_then(|()| output.rewind()).context("idsigFd: it cannot be emptied")?;
+    output.write_all(&contents).context("idsigFd: it cannot be written to")
 }
 
 /// The file's bytes.
@@ -71,7 +67,7 @@ impl Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::io::Read;
 
     #[test]
     fn fields_are_in_the_formats_order() {
@@ -89,27 +85,29 @@ mod tests {
 
     #[test]
     fn a_signed_apk_gets_its_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let (apk, idsig) = (dir.path().join("a.apk"), dir.path().join("a.idsig"));
-        fs::write(&apk, apk::tests::signed(&[(0x0103, &[1; 32])])).unwrap();
-        // What was there is replaced, however long it was.
-        fs::write(&idsig, [0; 9000]).unwrap();
-        create(&apk, &idsig).unwrap();
-        let bytes = fs::read(&idsig).unwrap();
+        let mut apk = tempfile::tempfile().unwrap();
+        apk.write_all(&apk::tests::signed(&[(0x0103, &[1; 32])])).unwrap();
+        // What was there is replaced, however long it was, and wherever the files' positions are.
+        let mut idsig = tempfile::tempfile().unwrap();
+        idsig.write_all(&[0; 9000]).unwrap();
+        write(&apk, &idsig).unwrap();
+        idsig.rewind().unwrap();
+        let mut bytes = Vec::new();
+        idsig.read_to_end(&mut bytes).unwrap();
         assert_eq!((bytes[0], &bytes[61..93]), (2, &[1; 32][..]));
         assert!(bytes.len() < 9000);
     }
 
     #[test]
-    fn errors_name_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let idsig = dir.path().join("a.idsig");
-        let error = |apk: &Path| format!("{:#}", create(apk, &idsig).unwrap_err());
-        assert!(error(Path::new("/no/such.apk")).contains("/no/such.apk"));
-        assert!(error(dir.path()).contains("not a regular file"));
-        let apk = dir.path().join("a.apk");
-        fs::write(&apk, "PK").unwrap();
-        assert!(error(&apk).contains("a.apk: not an APK"), "{}", error(&apk));
-        assert!(!idsig.exists(), "a file is left");
+    fn errors_name_the_file_and_leave_the_other() {
+        let mut idsig = tempfile::tempfile().unwrap();
+        idsig.write_all(b"mine").unwrap();
+        let error = |apk: &File| format!("{:#}", write(apk, &idsig).unwrap_err());
+        let dir = File::open(std::env::temp_dir()).unwrap();
+        assert_eq!(error(&dir), "inputFd: not a regular file");
+        let mut apk = tempfile::tempfile().unwrap();
+        apk.write_all(b"PK").unwrap();
+        assert!(error(&apk).starts_with("inputFd: not an APK"), "{}", error(&apk));
+        assert_eq!(idsig.metadata().unwrap().len(), 4);
     }
 }
