@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the host says about files, memory and processes.
 
-use crate::PATIENCE;
+use crate::{suite, PATIENCE};
 use anyhow::{bail, ensure, Context, Result};
 use nix::unistd::Pid;
 use std::fs;
@@ -69,10 +69,11 @@ pub fn own_memory(pid: Pid) -> Result<u64> {
 
 /// Waits until `done` says so.
 pub fn settles(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let limit = PATIENCE * suite::factor();
+    let deadline = Instant::now() + limit;
     while !done()? {
         if Instant::now() > deadline {
-            bail!("{what}: not within {} s", PATIENCE.as_secs());
+            bail!("{what}: not within {} s", limit.as_secs());
         }
         thread::sleep(Duration::from_millis(50));
     }
