@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the host knows about the hypervisor below, and its kernel's log.
 
-use anyhow::{anyhow, bail, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::Command;
 
 /// How messages begin that report a defect of the kernel.
 const DEFECTS: &[&str] = &[
@@ -84,6 +85,17 @@ pub fn device_tree_node(what: &str) -> Result<String> {
         }
     }
     bail!("the device tree has no node that is compatible with {what}")
+}
+
+/// The context id of the VM that a `vm run` with this process id has, as AVF's global service lists it.
+pub fn listed(tool: &Path, pid: u32) -> Result<String> {
+    let output = Command::new(tool).arg("list").output();
+    let output = output.with_context(|| format!("cannot run {}", tool.display()))?;
+    let list = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "vm list: {}", String::from_utf8_lossy(&output.stderr));
+    let vm = list.split_once(&format!("requesterPid: {pid},")).map(|(before, _)| before);
+    let cid = vm.and_then(|vm| vm.rsplit_once("cid: ")?.1.split(',').next());
+    Ok(cid.with_context(|| format!("vm list does not have the VM: {list}"))?.to_owned())
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ fn linux(claims: &Claims, tools: &Tools) -> Observed {
         vm.expect(FIRST_MESSAGE, PATIENCE)?;
         let access = dump::load_by_user(&Vmm::find(vm.pid())?, 0)?;
         ensure!(dump::is_bus_error(access), "its memory is open to the host: {access}");
+        let cid = host::listed(&tools.vm, vm.pid())?;
         vm.expect("guest: user space reached", PATIENCE)?;
         let seconds = vm.age().as_secs_f32();
         let uid = vm.expect("guest: hypervisor ", PATIENCE)?;
@@ -88,8 +89,8 @@ fn linux(claims: &Claims, tools: &Tools) -> Observed {
         let sum = vm.expect("guest: checksum ", PATIENCE)?;
         ensure!(sum.contains("agree"), "the guest's memory does not hold what was written: {sum}");
         Ok(format!(
-            "user space after {seconds:.1} s; its memory is closed to the host; \
-             it sees: protected, {memory}, cpus {cpus}"
+            "user space after {seconds:.1} s; its memory is closed to the host; vm list has it \
+             with CID {cid}; it sees: protected, {memory}, cpus {cpus}"
         ))
     })
 }
