@@ -11,13 +11,14 @@ CARGO := $(shell command -v cargo || echo /usr/bin/cargo)
 XTASK = @tests/harness/bootstrap.sh && export MAKEFLAGS= MAKELEVEL= && \
 	{ [ -d target/debug ] || $(CARGO) build --package xtask; } && $(CARGO) xtask
 
-.PHONY: help run shell test test-host test-debug test-mutations bench patches docs build clean
+.PHONY: help run shell test test-host test-full test-debug test-mutations bench patches docs build clean
 
 help:
 	@echo "make run             boot the demo: protected VMs on the reference hypervisor, in QEMU"
 	@echo "make shell           an interactive shell on the host of that machine"
 	@echo "make test            all tests, here and in QEMU; JUnit XML in target/reports"
 	@echo "make test-host       the part of them that needs neither QEMU nor a kernel"
+	@echo "make test-full       all tests, and storms of full length: hundreds of VMs that are killed at any moment"
 	@echo "make test-debug      the device tests on a kernel with KASAN and kmemleak (built once, as long as the first)"
 	@echo "make test-mutations  break the driver on purpose, and see that the tests notice"
 	@echo "make bench           count what events cost, compare with the checked-in numbers (docs/performance.md)"
@@ -39,6 +40,9 @@ test:
 
 test-host:
 	$(XTASK) test --host
+
+test-full:
+	$(XTASK) test --full
 
 test-debug:
 	$(XTASK) test --debug

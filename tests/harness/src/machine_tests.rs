@@ -35,12 +35,32 @@ const PROBING: &str = "gzvm.suite=probing refhyp.fault=";
 /// What has the kernel run the module's KUnit suites, and keep all they say.
 const KUNIT: &str = "kunit.enable=1 kunit.autorun=1 log_buf_len=1M";
 
+/// How long storms are, and what they repeat.
+#[derive(Clone, Copy, Default)]
+pub struct Storm {
+    /// Not a sample, but all of it.
+    pub full: bool,
+    /// The seed that an earlier one printed.
+    pub seed: Option<u64>,
+}
+
+impl Storm {
+    /// Words for the command line, with a longer time limit for the program.
+    fn words(self) -> String {
+        let full = if self.full { " gzvm.full=1 gzvm.timeout=1700" } else { "" };
+        full.to_owned() + &self.seed.map_or_else(String::new, |seed| format!(" gzvm.seed={seed}"))
+    }
+}
+
+/// The program with storms.
+const STORMS: &str = "gzvm.suite=vm_storm";
+
 /// All of them.
 ///
 /// # Errors
 ///
 /// When something cannot be built or the user interrupts; failures are among the results.
-pub fn all(project: &Project, results: &mut Results) -> Result<()> {
+pub fn all(project: &Project, storm: Storm, results: &mut Results) -> Result<()> {
     let parts = parts::build(project, Variant::Usual)?;
     layout_suite(project, &parts, results);
     results.add(patches::suite(project));
@@ -58,6 +78,11 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
     let mut demo = machine(&parts, false);
     demo.memory = 4096;
     let (test, user) = (machine(&parts, true), machine(&parts, false));
+    let words = STORMS.to_owned() + &storm.words();
+    let storms = [
+        Boot::device("storms", &test, &words),
+        Boot::device("storms strict", &user, &format!("{words} refhyp.strict")),
+    ];
     let boots = [
         // The longest first: the others fill the time beside them.
         Boot::device("default", &test, KUNIT),
@@ -80,7 +105,8 @@ pub fn all(project: &Project, results: &mut Results) -> Result<()> {
             judge: demo_suites,
         },
     ];
-    boot_all(project, &parts, &boots, results)
+    boot_all(project, &parts, &boots, results)?;
+    boot_all(project, &parts, if storm.full { &storms } else { &[] }, results)
 }
 
 /// The device tests on the kernel that finds wrong accesses and leaks, with and without extensions
@@ -106,12 +132,12 @@ pub fn one(
     project: &Project,
     variant: Variant,
     suite: (&str, Option<&str>),
-    strict: bool,
+    (strict, storm): (bool, Storm),
     results: &mut Results,
 ) -> Result<()> {
     let parts = parts::build(project, variant)?;
     let (suite, filter) = suite;
-    let mut words = one_suite(suite, filter);
+    let mut words = one_suite(suite, filter) + &storm.words();
     let name = match (strict, variant) {
         (true, _) => "strict",
         (false, Variant::Debug) => "debug",

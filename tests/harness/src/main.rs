@@ -43,6 +43,7 @@ use clap::{Parser, Subcommand};
 use crate::boot::Options;
 use crate::fetch::Fetcher;
 use crate::kernel::Variant;
+use crate::machine_tests::Storm;
 use crate::project::Project;
 use crate::report::{Results, Suite};
 
@@ -82,6 +83,12 @@ enum Task {
         /// The device tests on a kernel with KASAN and kmemleak, and nothing else
         #[arg(long, conflicts_with_all = ["host", "machine"])]
         debug: bool,
+        /// Also storms of full length, not only a sample; with --suite, of those programs
+        #[arg(long, conflicts_with_all = ["host", "debug"])]
+        full: bool,
+        /// What storms repeat: the seed that an earlier one printed
+        #[arg(long, conflicts_with = "host")]
+        seed: Option<u64>,
         /// Only this test program, or these with commas between, in the default machine
         #[arg(long)]
         suite: Option<String>,
@@ -154,13 +161,14 @@ fn task(project: &Project, task: Task) -> Result<ExitCode> {
             let parts = parts::build(project, Variant::Usual)?;
             options.machine(&parts, "quiet gzvm.mode=shell").interactive()?;
         }
-        Task::Test { host, machine, debug, suite, filter, strict } => {
-            let what = What { here: !machine, in_qemu: !host };
+        Task::Test { host, machine, debug, full, seed, suite, filter, strict } => {
+            let storm = Storm { full, seed };
+            let what = What { here: !machine, in_qemu: (!host).then_some(storm) };
             let name = if debug { "debug" } else { "gzvm" };
             return report(project, name, |results| match suite {
                 Some(suite) => {
                     let suite = (&*suite, filter.as_deref());
-                    machine_tests::one(project, variant(debug), suite, strict, results)
+                    machine_tests::one(project, variant(debug), suite, (strict, storm), results)
                 }
                 None if debug => machine_tests::debug(project, results),
                 None => all_tests(project, what, results),
@@ -219,15 +227,15 @@ fn report(
 /// Which tests to run.
 struct What {
     here: bool,
-    in_qemu: bool,
+    in_qemu: Option<Storm>,
 }
 
 fn all_tests(project: &Project, what: What, results: &mut Results) -> Result<()> {
     if what.here {
         checks::run(project, results)?;
     }
-    if what.in_qemu {
-        machine_tests::all(project, results)?;
+    if let Some(storm) = what.in_qemu {
+        machine_tests::all(project, storm, results)?;
     }
     Ok(())
 }
