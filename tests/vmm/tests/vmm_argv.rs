@@ -82,7 +82,8 @@ fn composite(
     for (fd, &(label, size, writable)) in (first..).zip(partitions) {
         let path = PathBuf::from(format!("/tmp/vmm_argv-{list}-{label}"));
         std::io::copy(&mut File::open("/dev/urandom")?.take(size), &mut File::create(&path)?)?;
-        setup.file_as(fd, OpenOptions::new().read(true).write(writable).open(&path)?);
+        // What is for reading is so because the list says it, not because of its descriptor.
+        setup.file_as(fd, OpenOptions::new().read(true).write(true).open(&path)?);
         let (label, guid) = (label.to_owned(), Uuid::new_v4());
         entries.push(Partition { label, path: inherited(fd), size, writable, guid });
         files.push(path);
@@ -141,8 +142,10 @@ fn raw_protected_vm_boots_with_partitions() -> Result<()> {
     same_sum(&mut vm.guest, "/dev/vda1", &files[0])?;
     vm.guest.run("dd if=/dev/urandom of=/dev/vda2 bs=64k count=4 seek=2 conv=fsync")?;
     same_sum(&mut vm.guest, "/dev/vda2", &files[1])?;
+    let constant = host::md5(&files[0])?;
     let (status, _) = vm.guest.try_run("dd if=/dev/zero of=/dev/vda1 bs=4k count=1 conv=fsync")?;
     ensure!(status != 0, "a read-only partition was written");
+    ensure!(host::md5(&files[0])? == constant, "a read-only partition has changed");
     let tree = fs::read("/tmp/vmm_argv.dtb")?;
     ensure!(tree.starts_with(&[0xd0, 0x0d, 0xfe, 0xed]), "no copy of the device tree");
     vm.guest.end("busybox poweroff -f")?.check(0, "")

@@ -4,7 +4,10 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{ensure, Context, Result};
+use gzvm::abi::ext;
+use gzvm::Gzvm;
 use gzvm_vmm_test::console::Console;
+use gzvm_vmm_test::guest::{Guest, COMMANDS};
 use gzvm_vmm_test::vmm::{Setup, Vmm};
 use gzvm_vmm_test::{host, tests, GUESTS, PATIENCE};
 use lz4_flex::frame::FrameEncoder;
@@ -73,6 +76,18 @@ fn all_vcpus_start() -> Result<()> {
     vmm.wait()?.check(0, "")
 }
 
+/// Linux in a VM with as many vCPUs; the tests' kernel can use eight.
+fn linux_starts_with_all_vcpus() -> Result<()> {
+    let extensions = Gzvm::open()?.check_extension(ext::DISCOVER)?.unwrap_or(0);
+    let most = if extensions & ext::LIMITS != 0 { 16 } else { 8 };
+    let mut setup = Setup::new()?;
+    setup.args(&format!("--protected-vm-without-firmware --swiotlb 16 --mem 256 --cpus {most}"));
+    let mut guest = Guest::boot(setup, COMMANDS)?;
+    let cpus = guest.run("cat /sys/devices/system/cpu/online; ls /proc/device-tree/cpus")?;
+    ensure!(cpus.starts_with("0-7\n") && cpus.matches("cpu@").count() == most, "CPUs: {cpus}");
+    guest.end("busybox poweroff -f")?.check(0, "")
+}
+
 /// As users say it: a configuration with partitions, which `vm run` makes a composite disk of.
 fn vm_run_makes_a_disk_of_partitions() -> Result<()> {
     let (mut partitions, mut sums) = (Vec::new(), Vec::new());
@@ -109,6 +124,7 @@ fn main() {
         kernel_packed_with_lz4,
         flat_binary_gets_the_device_tree,
         all_vcpus_start,
+        linux_starts_with_all_vcpus,
         vm_run_makes_a_disk_of_partitions,
     ]
 }
