@@ -28,12 +28,83 @@ pub const fn gic_redist(vcpus: u64) -> u64 {
     GIC_DIST - 0x2_0000 * vcpus
 }
 
+/// Assembler macros that guest programs use, defined around each of them by
+/// [`program!`](crate::program). Arguments are numbers of registers.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! gic_macros {
+    () => {
+        r#"
+        // Affinity routing, group 1 enabled.
+        .macro gic_distributor dist, tmp
+        mov w\tmp, #0x12
+        str w\tmp, [x\dist]
+        .endm
+
+        // This vCPU's part: redistributor awake; CPU interface by system registers, all
+        // priorities, group 1.
+        .macro gic_cpu redist, tmp
+        ldr w\tmp, [x\redist, #0x14]
+        and w\tmp, w\tmp, #0xfffffffd
+        str w\tmp, [x\redist, #0x14]
+        mov x\tmp, #7
+        msr S3_0_C12_C12_5, x\tmp
+        isb
+        mov x\tmp, #0xff
+        msr S3_0_C4_C6_0, x\tmp
+        mov x\tmp, #1
+        msr S3_0_C12_C12_7, x\tmp
+        isb
+        .endm
+
+        // An interrupt: group 1, enabled; if it is shared, to vCPU 0. Changes the registers a, b and c.
+        .macro gic_interrupt id, dist, redist, a, b, c
+        and w\a, w\id, #31
+        mov w\b, #1
+        lsl w\b, w\b, w\a
+        lsr x\a, x\id, #5
+        add x\c, x\redist, #0x10, lsl #12
+        cbz x\a, .Lgic_private\@
+        add x\c, x\dist, #6, lsl #12
+        str xzr, [x\c, x\id, lsl #3]
+        add x\c, x\dist, x\a, lsl #2
+        .Lgic_private\@:
+        str w\b, [x\c, #0x80]
+        str w\b, [x\c, #0x100]
+        dsb sy
+        .endm
+
+        // The software-generated interrupt 1, to the vCPUs of a list.
+        .macro gic_send list, tmp
+        movz x\tmp, #0x0100, lsl #16
+        orr x\tmp, x\tmp, x\list
+        msr S3_0_C12_C11_5, x\tmp
+        isb
+        .endm
+
+        // Takes the most urgent interrupt; to the label if there is none.
+        .macro gic_take id, tmp, none
+        mrs x\id, S3_0_C12_C12_0
+        movz x\tmp, #1020
+        cmp x\id, x\tmp
+        b.hs \none
+        .endm
+
+        .macro gic_end id
+        msr S3_0_C12_C12_1, x\id
+        isb
+        .endm
+        "#
+    };
+}
+
 /// Defines a function that answers a guest program.
 #[cfg(target_arch = "aarch64")]
 #[macro_export]
 macro_rules! program {
     ($(#[$doc:meta])* $name:ident, $($line:literal)*) => {
         std::arch::global_asm!(
+            $crate::gic_macros!(),
             ".pushsection .rodata.guest",
             ".balign 8",
             // Global, because the function below may be inlined into another object file.
@@ -43,6 +114,14 @@ macro_rules! program {
             $($line,)*
             concat!("gzvm_guest_", stringify!($name), "_end:"),
             ".popsection",
+            // The next program defines them again: which ones share an object file is the
+            // compiler's choice.
+            ".purgem gic_distributor",
+            ".purgem gic_cpu",
+            ".purgem gic_interrupt",
+            ".purgem gic_send",
+            ".purgem gic_take",
+            ".purgem gic_end",
         );
         $(#[$doc])*
         pub fn $name() -> &'static [u8] {
@@ -289,47 +368,15 @@ program!(
     /// its end; with x3 not 0 also between acknowledging and ending it. Interrupts stay masked in
     /// PSTATE: they only end WFI, and are taken by acknowledging.
     take_irq,
-    // Redistributor: awake.
-    "ldr w4, [x2, #0x14]"
-    "and w4, w4, #0xfffffffd"
-    "str w4, [x2, #0x14]"
-    // CPU interface: system registers on, all priorities, group 1.
-    "mov x4, #7"
-    "msr S3_0_C12_C12_5, x4"
-    "isb"
-    "mov x4, #0xff"
-    "msr S3_0_C4_C6_0, x4"
-    "mov x4, #1"
-    "msr S3_0_C12_C12_7, x4"
-    "isb"
-    // Distributor: affinity routing, group 1 enabled.
-    "mov w4, #0x12"
-    "str w4, [x1]"
-    // The interrupt: group 1, level-triggered as after reset, enabled; if shared, to vCPU 0.
-    "lsr x5, x0, #5"
-    "and x6, x0, #31"
-    "mov w7, #1"
-    "lsl w7, w7, w6"
-    "add x8, x2, #0x10, lsl #12"
-    "cbz x5, 5f"
-    "add x8, x1, x5, lsl #2"
-    "add x9, x1, x0, lsl #3"
-    "movz x10, #0x6000"
-    "add x9, x9, x10"
-    "str xzr, [x9]"
-    "5: str w7, [x8, #0x80]"
-    "str w7, [x8, #0x100]"
-    "dsb sy"
+    "gic_cpu 2, 4"
+    "gic_distributor 1, 4"
+    "gic_interrupt 0, 1, 2, 5, 6, 7"
     "str xzr, [x20]"
     "1: wfi"
-    "mrs x0, S3_0_C12_C12_0"
-    "movz x4, #1020"
-    "cmp x0, x4"
-    "b.hs 1b"
-    "cbz x3, 6f"
+    "gic_take 0, 4, 1b"
+    "cbz x3, 2f"
     "str x0, [x20]"
-    "6: msr S3_0_C12_C12_1, x0"
-    "isb"
+    "2: gic_end 0"
     "str x0, [x20]"
     "b 1b"
 );
@@ -362,8 +409,7 @@ program!(
     "mov x23, x0"
     "str x3, [x4, #8]"
     "str x20, [x4, #16]"
-    "mov w6, #0x12"
-    "str w6, [x1]"
+    "gic_distributor 1, 6"
     "bl 40f"
     "str xzr, [x4]"
     "dsb sy"
@@ -395,39 +441,19 @@ program!(
     "14: wfi"
     "b 14b"
     // Sets this vCPU's interface up; SGI 1 enabled. x2: redistributor.
-    "40: ldr w6, [x2, #0x14]"
-    "and w6, w6, #0xfffffffd"
-    "str w6, [x2, #0x14]"
-    "mov x6, #7"
-    "msr S3_0_C12_C12_5, x6"
-    "isb"
-    "mov x6, #0xff"
-    "msr S3_0_C4_C6_0, x6"
+    "40: gic_cpu 2, 6"
     "mov x6, #1"
-    "msr S3_0_C12_C12_7, x6"
-    "isb"
-    "add x7, x2, #0x10, lsl #12"
-    "mov w6, #2"
-    "str w6, [x7, #0x80]"
-    "str w6, [x7, #0x100]"
-    "dsb sy"
+    "gic_interrupt 6, 1, 2, 7, 8, 9"
     "ret"
-    // Sends SGI 1 to the other vCPU: target list bit in 15:0, id in 27:24.
-    "50: movz x6, #0x0100, lsl #16"
-    "mov x7, #2"
+    // Sends SGI 1 to the other vCPU.
+    "50: mov x7, #2"
     "lsr x7, x7, x21"
-    "orr x6, x6, x7"
-    "msr S3_0_C12_C11_5, x6"
-    "isb"
+    "gic_send 7, 6"
     "ret"
     // Waits for an interrupt and takes all that are there.
     "60: wfi"
-    "61: mrs x6, S3_0_C12_C12_0"
-    "movz x7, #1020"
-    "cmp x6, x7"
-    "b.hs 62f"
-    "msr S3_0_C12_C12_1, x6"
-    "isb"
+    "61: gic_take 6, 7, 62f"
+    "gic_end 6"
     "b 61b"
     "62: ret"
 );
