@@ -8,7 +8,7 @@ use gzvm_device_test::guest::{gic_redist, GIC_DIST, REPORT};
 use gzvm_device_test::machine::{Machine, RAM};
 use gzvm_device_test::sys;
 
-use crate::cpus::{pin, Runner};
+use crate::cpus::Runner;
 use crate::window::{off, on, Report, Row};
 use crate::{guests, mmio};
 
@@ -23,7 +23,6 @@ const WAYS: [(bool, &str); 2] = [(true, "idle"), (false, "running")];
 
 /// B3.
 pub fn eventfds(report: &mut Report) {
-    pin(0);
     for (waits, how) in WAYS {
         eventfd(report, waits, how);
     }
@@ -31,7 +30,6 @@ pub fn eventfds(report: &mut Report) {
 
 /// B4.
 pub fn between_vcpus(report: &mut Report) {
-    pin(0);
     for (waits, how) in WAYS {
         for sender in [true, false] {
             sgi(report, waits, how, sender);

@@ -2,11 +2,14 @@
 //! B6 and B7: how VMs begin and end.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use gzvm_device_test::machine::{Machine, RAM};
 use gzvm_device_test::mapping::Mapping;
 use gzvm_device_test::sys;
 
+use crate::delay;
 use crate::guests;
 use crate::memory::Backing;
 use crate::window::{Report, Row};
@@ -36,20 +39,26 @@ pub fn begin(report: &mut Report) {
     }
 }
 
+/// What a VM that is to end has.
+const WAYS: [(Backing, bool, &str); 3] = [
+    (Backing::InOrder, false, "4 KiB pages"),
+    (Backing::Huge, false, "huge pages"),
+    (Backing::InOrder, true, "protected, 4 KiB pages"),
+];
+
 /// B7.
 pub fn end(report: &mut Report) {
-    for (backing, protected, how) in [
-        (Backing::InOrder, false, "4 KiB pages"),
-        (Backing::Huge, false, "huge pages"),
-        (Backing::InOrder, true, "protected, 4 KiB pages"),
-    ] {
+    for (backing, protected, how) in WAYS {
         for mib in sizes(8) {
             destroy(report, backing, protected, how, mib);
         }
     }
     for mib in sizes(8) {
-        kill(report, mib);
+        for _ in 0..2 {
+            kill(report, mib);
+        }
     }
+    delays(report);
 }
 
 /// Guest sizes in MiB that fit into `sixteenths` of the machine's free memory.
@@ -109,6 +118,26 @@ fn destroy(report: &mut Report, backing: Backing, protected: bool, how: &str, mi
             drop(vcpu);
             drop(vm);
         });
+        drop((device, ram));
+    }
+}
+
+/// For how long destroying keeps others from the CPU.
+fn delays(report: &mut Report) {
+    const MIB: u64 = 256;
+    let mut say = |what: &str, ns| {
+        let what = format!("longest time that a real-time thread did not get the CPU, {what}");
+        report.value("B7", &what, ns, "ns");
+    };
+    say("10 ms of nothing", delay::longest(|| thread::sleep(Duration::from_millis(10))).0);
+    for (backing, protected, how) in WAYS {
+        let (machine, vcpu) = full(backing, protected, MIB);
+        let Machine { device, vm, ram } = machine;
+        let (ns, ()) = delay::longest(|| {
+            drop(vcpu);
+            drop(vm);
+        });
+        say(&format!("destroy, {MIB} MiB, {how}"), ns);
         drop((device, ram));
     }
 }

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Benchmarks of `/dev/gzvm`: takes what VMMs do over loops of events, and marks where each loop
-//! begins and ends. `gzvm-bench GROUP [BENCHMARK]`: `one` is for a machine with one CPU, `two` and
-//! `eight` for those with as many.
+//! begins and ends. `gzvm-bench GROUP [BENCHMARK]`: `one` and `guests` are for a machine with one
+//! CPU, `two` and `eight` for those with as many; `guard` is the part that is measured with the
+//! tests, for two.
 //!
 //! `docs/performance.md` says what the rows mean. Output: see [`window`].
 
 mod boot;
 mod calibration;
 mod cpus;
+mod delay;
 mod guests;
 mod interrupts;
 mod life;
@@ -37,16 +39,25 @@ fn main() -> ExitCode {
             ("B6", life::begin),
             ("B7", life::end),
             ("B8", sizes::occupied),
-            ("B9", boot::rows),
             ("B11", sizes::idle),
         ],
         "two" => &[("B3", interrupts::eventfds), ("B4", interrupts::between_vcpus)],
         "eight" => &[("B10", many::rows)],
+        "guests" => &[("B9", boot::rows)],
+        "guard" => &[
+            ("C", calibration::rows),
+            ("B1", mmio::writes),
+            ("B2", mmio::served),
+            ("B3", interrupts::eventfds),
+            ("B5", memory::two_rows),
+        ],
         _ => {
-            eprintln!("usage: gzvm-bench one|two|eight [BENCHMARK]");
+            eprintln!("usage: gzvm-bench one|two|eight|guests|guard [BENCHMARK]");
             return ExitCode::from(2);
         }
     };
+    // Who measures is on the first CPU.
+    cpus::pin(0);
     for (id, rows) in parts {
         if report.wants(id) {
             rows(&mut report);

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use gzvm_device_test::guest;
 use gzvm_device_test::machine::{Machine, Vcpu, RAM};
+use gzvm_device_test::mapping::PAGE;
 
 use crate::cpus::Runner;
+use crate::guests;
 use crate::memory::Backing;
 use crate::window::{Report, Row};
 
 const MIB: u64 = 1 << 20;
 /// VMs that are made to see what one occupies.
-const VMS: usize = 16;
+const VMS: usize = 48;
 /// How long idle VMs are watched.
 const IDLE_SECONDS: u64 = 10;
 
@@ -26,9 +28,10 @@ pub fn occupied(report: &mut Report) {
 
 /// B11.
 pub fn idle(report: &mut Report) {
-    for count in [1, 2, 4, 8, 16, 32] {
-        watch(report, count);
+    for count in [1, 2, 4, 8, 16, 32, 64] {
+        watch(report, count, "with no timer", guest::wait());
     }
+    watch(report, 8, "with a timer of 100 Hz", guests::ticker());
 }
 
 /// A line of `/proc/meminfo`, in bytes.
@@ -39,20 +42,31 @@ fn meminfo(name: &str) -> u64 {
     kib.unwrap_or_else(|| panic!("no {name} in /proc/meminfo")) * 1024
 }
 
+/// Has the kernel free what it frees later, and add up what each CPU counted for itself.
+fn settle() {
+    thread::sleep(Duration::from_millis(200));
+    fs::write("/proc/sys/vm/stat_refresh", "1").expect("/proc/sys/vm/stat_refresh");
+}
+
 /// Bytes that the kernel's small allocations occupy.
 pub fn slab_bytes() -> u64 {
+    settle();
     meminfo("Slab")
 }
 
+/// Bytes that nobody has, those included that CPUs keep for later use.
 fn free() -> u64 {
-    // What CPUs keep for later use counts as free.
-    meminfo("MemFree")
+    settle();
+    let text = fs::read_to_string("/proc/zoneinfo").expect("/proc/zoneinfo");
+    let kept = text.lines().filter_map(|line| line.trim().strip_prefix("count:"));
+    let kept: u64 = kept.filter_map(|count| count.trim().parse::<u64>().ok()).sum();
+    meminfo("MemFree") + kept * PAGE
 }
 
 fn per_vm(report: &mut Report) {
     let make = || Machine::bare(Backing::Absent.mapping(2 * MIB));
     // What is made lazily is there afterwards.
-    drop((0..VMS).map(|_| make()).collect::<Vec<_>>());
+    drop(make());
     let memories: Vec<_> = (0..VMS).map(|_| Backing::Absent.mapping(2 * MIB)).collect();
     let before = free();
     let machines: Vec<_> = memories.into_iter().map(Machine::bare).collect();
@@ -92,7 +106,7 @@ fn per_gib(report: &mut Report) {
         (Backing::Scattered, "scattered 4 KiB pages"),
     ] {
         let machine = Machine::bare(backing.mapping(SIZE));
-        machine.ram.load(0, crate::guests::touch());
+        machine.ram.load(0, guests::touch());
         machine.add_ram().expect("memory slot");
         let mut vcpu = machine.boot_vcpu(&[RAM, RAM + SIZE, 2 * MIB]);
         vcpu.report();
@@ -107,25 +121,26 @@ fn per_gib(report: &mut Report) {
     }
 }
 
-/// So many VMs that wait for interrupts, which never come.
-fn watch(report: &mut Report, count: usize) {
+/// So many VMs that do nothing but wait.
+fn watch(report: &mut Report, count: usize, how: &str, program: &[u8]) {
     let before = free();
-    let machines: Vec<_> = (0..count).map(|_| Machine::new(2 * MIB, guest::wait())).collect();
+    let machines: Vec<_> = (0..count).map(|_| Machine::new(2 * MIB, program)).collect();
     let runners: Vec<_> = machines
         .iter()
         .map(|machine| {
-            let mut vcpu = machine.boot_vcpu(&[]);
+            let mut vcpu = machine.boot_vcpu(&[guest::counter_hz() / 100]);
             vcpu.report();
             Runner::start(vcpu, None)
         })
         .collect();
     // Until all of them sleep.
     thread::sleep(Duration::from_secs(1));
-    let what = format!("{IDLE_SECONDS} s of {count} idle VMs");
-    report.window(Row::new("B11", &what, IDLE_SECONDS * count as u64), || {
+    let what = format!("a second of an idle VM {how}, {count} of them");
+    report.twice(Row::new("B11", &what, IDLE_SECONDS * count as u64), || {
         thread::sleep(Duration::from_secs(IDLE_SECONDS));
     });
-    let used = before.saturating_sub(free()) / count as u64;
-    report.value("B11", &format!("memory per idle VM, {count} of them"), used, "bytes");
+    let used = (before.saturating_sub(free()) / count as u64).saturating_sub(2 * MIB);
+    let what = format!("memory per idle VM {how} and its thread, {count} of them");
+    report.value("B11", &what, used, "bytes");
     runners.into_iter().for_each(Runner::stop);
 }

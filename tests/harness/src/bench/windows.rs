@@ -113,10 +113,27 @@ pub fn join(console: &[String], counts: &str, symbols: &Symbols) -> Result<Vec<W
         }
         windows.push(window);
     }
-    if windows.is_empty() || counted.next().is_some() {
+    if counted.next().is_some() {
         bail!("the console has {} windows, the plugin has not", windows.len());
     }
     Ok(windows)
+}
+
+/// Plugin and counter have to agree on what calibration costs, where one CPU does it all.
+///
+/// # Errors
+///
+/// When they do not: then no number is to be believed.
+pub fn check_clock(windows: &[Window]) -> Result<()> {
+    for window in windows.iter().filter(|window| window.id == "C") {
+        let counted: u64 = window.classes.iter().sum();
+        // The counter goes in steps of 16, and reading it takes instructions, too.
+        if window.ticks.abs_diff(counted) > 32 + counted / 500 {
+            let Window { what, ticks, .. } = window;
+            bail!("C {what}: {counted} instructions by QEMU's plugin, {ticks} by the counter");
+        }
+    }
+    Ok(())
 }
 
 /// Takes the plugin's text for one window; answers the window's number.
@@ -192,7 +209,22 @@ mod tests {
         assert!(
             join(&console(), &COUNTS.replace("window 2", "window 3"), &Symbols::default()).is_err()
         );
-        assert!(join(&[], "", &Symbols::default()).is_err());
+        assert!(join(&[], COUNTS, &Symbols::default()).is_err());
+        assert!(join(&[], "", &Symbols::default()).unwrap().is_empty(), "not each has windows");
+    }
+
+    #[test]
+    fn calibration_shows_whether_all_was_counted() {
+        let window = |ticks, counted| Window {
+            id: "C".to_owned(),
+            ticks,
+            classes: [counted, 0, 0, 0, 0],
+            ..Window::default()
+        };
+        check_clock(&[window(10_048, 10_000), window(16, 4)]).unwrap();
+        let error = check_clock(&[window(11_000, 10_000)]).unwrap_err().to_string();
+        assert!(error.contains("10000 instructions by QEMU's plugin, 11000"), "{error}");
+        check_clock(&[Window { id: "B11".to_owned(), ..window(11_000, 10_000) }]).unwrap();
     }
 
     #[test]
