@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::bench;
 use crate::boot::{self, Options};
 use crate::kernel::Variant;
 use crate::layout;
@@ -32,6 +33,8 @@ const AT_ONCE: usize = 2;
 pub const DEVICE: &str = "loglevel=5 gzvm.mode=test";
 /// One program, on a hypervisor with this fault plan.
 const PROBING: &str = "gzvm.suite=probing refhyp.fault=";
+/// The name of the suite of benchmarks.
+const BENCH: &str = "bench";
 /// What has the kernel run the module's KUnit suites, and keep all they say.
 const KUNIT: &str = "kunit.enable=1 kunit.autorun=1 log_buf_len=1M";
 
@@ -65,6 +68,7 @@ pub fn all(project: &Project, storm: Storm, results: &mut Results) -> Result<()>
     layout_suite(project, &parts, results);
     results.add(patches::suite(project));
     results.add(schemas::suite(project));
+    results.add(bench::guard(project, &parts));
     let [kexec, policy] = parts::ALONE;
     // Pointer authentication and the other features that the usual CPU model lacks.
     let mut max = machine(&parts, true);
@@ -137,6 +141,10 @@ pub fn one(
 ) -> Result<()> {
     let parts = parts::build(project, variant)?;
     let (suite, filter) = suite;
+    if suite == BENCH {
+        results.add(bench::guard(project, &parts));
+        return Ok(());
+    }
     let mut words = one_suite(suite, filter) + &storm.words();
     let name = match (strict, variant) {
         (true, _) => "strict",

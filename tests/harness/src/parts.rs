@@ -40,6 +40,8 @@ pub struct Parts {
     pub firmware: PathBuf,
     /// The host's initramfs.
     pub initramfs: PathBuf,
+    /// The driver in it.
+    pub module: PathBuf,
 }
 
 /// Builds everything for a host with this kernel; what has not changed is not built again.
@@ -75,8 +77,7 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     let raw = module::build(project, &kernel, &raw, &format!("gzvm_raw{}", variant.suffix()))?;
 
     let mut host = Archive::default();
-    skeleton(&mut host, &busybox)?;
-    host.tree("", &project.top.join("tests/harness/rootfs"))?;
+    bare_host(project, &mut host)?;
     host.file("lib/modules/gzvm.ko", &driver.join("gzvm.ko"))?;
     host.file("lib/modules/gzvm_raw.ko", &raw.join("gzvm_raw.ko"))?;
     for program in &userland {
@@ -109,7 +110,8 @@ pub fn build(project: &Project, variant: Variant) -> Result<Parts> {
     let initramfs = project.out().join(format!("host-initramfs{}.cpio", variant.suffix()));
     write_if_changed(&initramfs, host.write(Vec::new())?)?;
     let BareMetal { refhyp, refhyp_test, pvmfw: firmware, .. } = bare;
-    Ok(Parts { variant, kernel, refhyp, refhyp_test, firmware, initramfs })
+    let module = driver.join("gzvm.ko");
+    Ok(Parts { variant, kernel, refhyp, refhyp_test, firmware, initramfs, module })
 }
 
 /// The VTS program, which a script among the tests starts.
@@ -171,6 +173,16 @@ fn flat(
     // Names for addresses in it: the next build of the package may replace the program.
     fs::copy(&program.path, image.with_extension("elf"))?;
     Ok(image)
+}
+
+/// The host as far as its first process needs it.
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub fn bare_host(project: &Project, archive: &mut Archive) -> Result<()> {
+    skeleton(archive, &Fetcher::new(project).busybox()?)?;
+    archive.tree("", &project.top.join("tests/harness/rootfs"))
 }
 
 /// Directories and the shell, the same for host and guest.

@@ -43,6 +43,12 @@ impl Recipe {
         command
     }
 
+    /// The compiler.
+    pub fn rustc(&self) -> String {
+        let own = self.envs.iter().find(|(name, _)| name == "RUSTC");
+        own.map_or_else(|| "rustc".to_owned(), |(_, path)| path.clone())
+    }
+
     /// The target's name.
     pub fn target(&self) -> &str {
         &self.target
@@ -198,6 +204,8 @@ mod tests {
         assert_eq!(args, ["build", "-Zbuild-std=core", "--target", "t"]);
         let envs: Vec<_> = command.get_envs().collect();
         assert_eq!(envs, [("RUSTC".as_ref(), Some("/usr/bin/rustc".as_ref()))]);
+        assert_eq!(recipe.rustc(), "/usr/bin/rustc");
+        assert_eq!(Recipe::default().rustc(), "rustc");
     }
 
     #[test]

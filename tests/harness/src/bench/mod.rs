@@ -3,41 +3,39 @@
 //! executes what between the marks of `tests/bench`, and makes tables of it.
 
 mod compare;
+mod machine;
 mod plot;
 mod symbols;
 mod table;
 mod windows;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
 use clap::Args;
 
-use crate::boot::Options;
-use crate::cargo;
 use crate::fetch::Fetcher;
-use crate::initramfs::Archive;
 use crate::kernel::Variant;
+use crate::libtest::{Case, Outcome};
 use crate::parts::{self, Parts};
-use crate::process;
 use crate::project::Project;
-use crate::qemu::Limits;
+use crate::report::Suite;
 use crate::toolchain;
-use crate::ui::Step;
-use symbols::Symbols;
+use machine::{Bench, Group};
 use table::{Table, Versions};
 
-/// Seconds for one machine, and without a word on its console.
-const LIMITS: (u64, u64) = (1500, 600);
 /// Where the table and plots of the checked-in numbers are.
 const DOCUMENT: &str = "docs/performance.md";
+/// The checked-in numbers of all benchmarks, and of the part that is measured with the tests.
+const BASELINE: &str = "tests/bench/baseline.json";
+const GUARD_BASELINE: &str = "tests/bench/guard.json";
 
 /// What to measure, and what to do with it.
 #[derive(Args, Clone, Debug)]
 pub struct Choice {
-    /// Only the machine with this many CPUs: one, two or eight
+    /// Only this machine: one, two or eight, which is its number of CPUs, or guests
     #[arg(long)]
     group: Option<String>,
     /// Only this benchmark
@@ -46,23 +44,13 @@ pub struct Choice {
     /// The tests' kernel with its checks: for trying the benchmarks, not for numbers
     #[arg(long)]
     usual_kernel: bool,
+    /// The short part that `make test` measures, on the tests' kernel
+    #[arg(long, conflicts_with_all = ["group", "usual_kernel"])]
+    guard: bool,
     /// Make what was measured the numbers that later ones are compared with
     #[arg(long, conflicts_with_all = ["group", "row", "usual_kernel"])]
     save: bool,
 }
-
-/// A machine that one part of the benchmarks needs.
-struct Group {
-    name: &'static str,
-    cpus: u32,
-    memory: u32,
-}
-
-const GROUPS: [Group; 3] = [
-    Group { name: "one", cpus: 1, memory: 6144 },
-    Group { name: "two", cpus: 2, memory: 2048 },
-    Group { name: "eight", cpus: 8, memory: 4096 },
-];
 
 /// Measures, writes reports, compares with the checked-in numbers.
 ///
@@ -70,39 +58,83 @@ const GROUPS: [Group; 3] = [
 ///
 /// When something cannot be built or run, or a number got worse.
 pub fn run(project: &Project, choice: &Choice) -> Result<()> {
-    let variant = if choice.usual_kernel { Variant::Usual } else { Variant::Bench };
+    let usual = choice.usual_kernel || choice.guard;
+    let variant = if usual { Variant::Usual } else { Variant::Bench };
     let parts = parts::build(project, variant)?;
-    let plugin = plugin(project)?;
-    let (initramfs, module) = initramfs(project, &parts)?;
-    let mut table = Table::new(versions(&parts)?);
-    let mut profile = String::new();
-    for group in &GROUPS {
-        if choice.group.as_deref().is_none_or(|name| name == group.name) {
-            let (lines, counts) = boot(project, &parts, &initramfs, &plugin, group, choice)?;
-            let symbols = Symbols::load(&parts, &module, &lines)?;
-            let windows = windows::join(&lines, &counts, &symbols)?;
-            profile += &table::profile(&windows);
-            table.add(&windows, windows::values(&lines)?);
-        }
+    let name = if choice.guard { "bench-guard" } else { "bench" };
+    let groups: &[Group] = if choice.guard { &machine::GUARD } else { &machine::ALL };
+    let wanted = |group: &&Group| choice.group.as_deref().is_none_or(|name| name == group.name);
+    let groups: Vec<_> = groups.iter().filter(wanted).collect();
+    if groups.is_empty() {
+        bail!("--group is one, two, eight or guests");
     }
-    let reports = project.reports();
-    fs::create_dir_all(&reports)?;
-    table.write(&reports.join("bench.json"))?;
-    fs::write(reports.join("bench.md"), table.markdown())?;
-    fs::write(reports.join("bench-profile.txt"), profile)?;
-    plot::write_all(&table, &reports)?;
+    let table = measure(project, &parts, &groups, choice.row.as_deref(), name)?;
     println!("{}", table.markdown());
     eprintln!(
-        "reports: {}/bench.md, bench.json, bench-profile.txt, bench-*.svg",
-        reports.display()
+        "reports: {}/{name}.md, {name}.json, {name}-profile.txt",
+        project.reports().display()
     );
-    let baseline = project.top.join("tests/bench/baseline.json");
+    let baseline = project.top.join(if choice.guard { GUARD_BASELINE } else { BASELINE });
     if choice.save {
         table.write(&baseline)?;
+        if choice.guard {
+            return Ok(());
+        }
         plot::write_all(&table, &project.top.join("docs/performance"))?;
         return save_document(&project.top.join(DOCUMENT), &table);
     }
+    if usual && !choice.guard {
+        return Ok(());
+    }
     compare::with_baseline(&table, &baseline)
+}
+
+/// The short part of the benchmarks, as tests: one for each number that is checked in.
+pub fn guard(project: &Project, parts: &Parts) -> Suite {
+    let started = Instant::now();
+    let (cases, output) = guarded(project, parts).unwrap_or_else(|error| {
+        (vec![Case::failed("is measured", &format!("{error:#}"))], String::new())
+    });
+    Suite { name: "bench".to_owned(), cases, output, time: started.elapsed() }
+}
+
+fn guarded(project: &Project, parts: &Parts) -> Result<(Vec<Case>, String)> {
+    if let Some(detail) = machine::cannot_count(&machine::qemu_version()?) {
+        let name = "is measured".to_owned();
+        return Ok((vec![Case { name, outcome: Outcome::Skipped, detail }], String::new()));
+    }
+    let groups: Vec<_> = machine::GUARD.iter().collect();
+    let table = measure(project, parts, &groups, None, "bench-guard")?;
+    let baseline = Table::read(&project.top.join(GUARD_BASELINE))?;
+    Ok((compare::cases(&table, &baseline), table.markdown()))
+}
+
+/// Measures and writes reports that begin with `name`.
+fn measure(
+    project: &Project,
+    parts: &Parts,
+    groups: &[&Group],
+    row: Option<&str>,
+    name: &str,
+) -> Result<Table> {
+    let bench = Bench::new(project, parts)?;
+    let mut table = Table::new(versions(project, parts)?);
+    let mut profile = String::new();
+    for group in groups {
+        let measured = bench.measure(group, row)?;
+        profile += &table::profile(&measured.windows);
+        table.add(&measured.windows, measured.values);
+    }
+    if table.rows.is_empty() && table.values.is_empty() {
+        bail!("no such benchmark on these machines: see docs/performance.md for --row and --group");
+    }
+    let reports = project.reports();
+    fs::create_dir_all(&reports)?;
+    table.write(&reports.join(format!("{name}.json")))?;
+    fs::write(reports.join(format!("{name}.md")), table.markdown())?;
+    fs::write(reports.join(format!("{name}-profile.txt")), profile)?;
+    plot::write_all(&table, &reports.join(name))?;
+    Ok(table)
 }
 
 fn save_document(path: &Path, table: &Table) -> Result<()> {
@@ -114,116 +146,18 @@ fn save_document(path: &Path, table: &Table) -> Result<()> {
     Ok(fs::write(path, text)?)
 }
 
-/// Builds QEMU's plugin for this machine.
-fn plugin(project: &Project) -> Result<PathBuf> {
-    let mut build = Command::new("cargo");
-    build.current_dir(&project.top).args(["build", "--release", "-p", "gzvm-bench-plugin"]);
-    build.arg("--target-dir").arg(&project.target);
-    let mut step = Step::start("bench plugin");
-    process::logged(&mut build, &project.log("cargo-bench-plugin"), |line| {
-        step.update(line.trim());
-    })?;
-    step.done("");
-    Ok(project.target.join("release/libgzvm_bench_plugin.so"))
-}
-
-/// The host's initramfs with the benchmarks, and the module under test.
-fn initramfs(project: &Project, parts: &Parts) -> Result<(PathBuf, PathBuf)> {
-    let linux = toolchain::linux(&Fetcher::new(project))?;
-    let programs = cargo::build(project, &linux, "build", &["gzvm-bench"], &["--bins"], "bench")?;
-    let program = programs.first().context("gzvm-bench has no program")?;
-    let copy = project.out().join("stripped").join(&program.name);
-    cargo::stripped(&program.path, &copy)?;
-    // Linux unpacks one archive after the other: later files replace earlier ones.
-    let mut more = Archive::default();
-    more.file("usr/libexec/gzvm/gzvm-bench", &copy)?;
-    let module = match std::env::var_os("GZVM_MODULE").filter(|path| !path.is_empty()) {
-        Some(path) => {
-            let path = PathBuf::from(path);
-            more.file("lib/modules/gzvm.ko", &path)?;
-            path
-        }
-        None => {
-            let name = format!("gzvm{}", parts.variant.suffix());
-            project.out().join("module").join(name).join("gzvm.ko")
-        }
-    };
-    let mut all = fs::read(&parts.initramfs)?;
-    all.resize(all.len().next_multiple_of(512), 0);
-    let archive = project.out().join("host-initramfs-benchmarks.cpio");
-    fs::write(&archive, more.write(all)?)?;
-    Ok((archive, module))
-}
-
-/// Boots; answers the console and what the plugin counted.
-fn boot(
-    project: &Project,
-    parts: &Parts,
-    initramfs: &Path,
-    plugin: &Path,
-    group: &Group,
-    choice: &Choice,
-) -> Result<(Vec<String>, String)> {
-    let counts = project.out().join(format!("bench-{}.txt", group.name));
-    let map = symbols::read_map(parts)?;
-    let mutex: String = [("lock", "mutex_lock"), ("unlock", "mutex_unlock")]
-        .iter()
-        .filter_map(|(name, function)| Some(format!(",{name}={}", map.address(function)?)))
-        .collect();
-    let mut options = Options::for_tests(false, parts.variant);
-    options.cpus = group.cpus;
-    options.memory = group.memory;
-    options.qemu = [
-        "-icount",
-        "shift=0,sleep=off",
-        "-rtc",
-        "base=2026-01-01,clock=vm",
-        "-seed",
-        "1",
-        // Added to what the harness says of the machine.
-        "-M",
-        "dtb-randomness=off",
-        "-plugin",
-        &format!("{},out={}{mutex}", plugin.display(), counts.display()),
-    ]
-    .map(str::to_owned)
-    .into();
-    let mut words = format!("loglevel=4 nokaslr gzvm.mode=bench gzvm.bench={}", group.name);
-    words += &choice.row.as_ref().map_or_else(String::new, |row| format!(" gzvm.filter={row}"));
-    let mut machine = options.machine(parts, &words);
-    machine.initramfs = initramfs.to_owned();
-    let name = format!("bench {}", group.name);
-    let mut step = Step::start(&name);
-    let log = project.log(&name.replace(' ', "-"));
-    let limits = Limits::seconds(LIMITS.0, LIMITS.1);
-    let run = machine.run(&log, limits, |line| step.update(line))?;
-    step.done("measured");
-    let finished = run.lines.iter().any(|line| line.trim_end() == "##suite-end gzvm-bench rc=0");
-    if !run.problems.is_empty() || !finished {
-        bail!(
-            "the benchmarks did not end well, see {}\n  {}",
-            log.display(),
-            run.problems.join("\n  ")
-        );
-    }
-    let counts = fs::read_to_string(&counts)
-        .with_context(|| format!("QEMU's plugin left nothing in {}", counts.display()))?;
-    Ok((run.lines, counts))
-}
-
 /// What the numbers depend on beside our own sources.
-fn versions(parts: &Parts) -> Result<Versions> {
-    let first = |program: &str| -> Result<String> {
-        let text = process::output(Command::new(program).arg("--version"))?;
-        Ok(text.lines().next().unwrap_or_default().to_owned())
-    };
+fn versions(project: &Project, parts: &Parts) -> Result<Versions> {
     // The name of its directory in the cache tells the version and has a hash of the rest.
     let kernel = parts.kernel.build.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (rustc, _) = toolchain::kernel()?;
+    let linux = toolchain::linux(&Fetcher::new(project))?;
+    let bare_metal = toolchain::bare_metal()?;
     Ok(Versions {
-        qemu: first("qemu-system-aarch64")?,
+        qemu: machine::qemu_version()?,
         kernel: format!("{kernel} ({:?})", parts.variant),
-        module_compiler: first(&rustc)?,
-        compiler: first("rustc")?,
+        module_compiler: machine::first_line(&rustc)?,
+        program_compiler: machine::first_line(&linux.rustc())?,
+        hypervisor_compiler: machine::first_line(&bare_metal.rustc())?,
     })
 }

@@ -19,8 +19,10 @@ pub struct Versions {
     pub kernel: String,
     /// Compiler of the module.
     pub module_compiler: String,
-    /// Compiler of hypervisor and programs.
-    pub compiler: String,
+    /// Compiler of the benchmarks.
+    pub program_compiler: String,
+    /// Compiler of the hypervisor.
+    pub hypervisor_compiler: String,
 }
 
 /// What one kind of event costs.
@@ -115,9 +117,12 @@ impl Table {
     pub fn write(&self, path: &Path) -> Result<()> {
         let rows: Vec<_> = self.rows.iter().map(row_json).collect();
         let values: Vec<_> = self.values.iter().map(measure_json).collect();
-        let Versions { qemu, kernel, module_compiler, compiler } = &self.versions;
-        let versions = json!({"qemu": qemu, "kernel": kernel,
-            "module_compiler": module_compiler, "compiler": compiler});
+        let Versions { qemu, kernel, module_compiler, program_compiler, hypervisor_compiler } =
+            &self.versions;
+        let versions = json!({
+            "qemu": qemu, "kernel": kernel, "module_compiler": module_compiler,
+            "program_compiler": program_compiler, "hypervisor_compiler": hypervisor_compiler,
+        });
         let all = json!({"versions": versions, "rows": rows, "values": values});
         let text = serde_json::to_string_pretty(&all)? + "\n";
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
@@ -155,8 +160,13 @@ impl Table {
         for Measure { id, what, value, unit } in &self.values {
             let _ = writeln!(text, "| {id} | {what} | {value} | {unit} |");
         }
-        let Versions { qemu, kernel, module_compiler, compiler } = &self.versions;
-        let _ = writeln!(text, "\n{qemu}; kernel {kernel}; {module_compiler}; {compiler}.");
+        let Versions { qemu, kernel, module_compiler, program_compiler, hypervisor_compiler } =
+            &self.versions;
+        let _ = writeln!(
+            text,
+            "\nMeasured with {qemu}; kernel {kernel}; driver by {module_compiler}; programs by \
+             {program_compiler}; refhyp by {hypervisor_compiler}."
+        );
         text
     }
 }
@@ -189,7 +199,8 @@ fn parse(all: &Value) -> Option<Table> {
         qemu: text(versions, "qemu")?,
         kernel: text(versions, "kernel")?,
         module_compiler: text(versions, "module_compiler")?,
-        compiler: text(versions, "compiler")?,
+        program_compiler: text(versions, "program_compiler")?,
+        hypervisor_compiler: text(versions, "hypervisor_compiler")?,
     };
     let row = |row: &Value| {
         let mut classes = [0.0; CLASSES.len()];
