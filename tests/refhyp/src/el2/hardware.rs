@@ -42,6 +42,19 @@ fn pointer(pa: u64, len: u64) -> *mut u8 {
     pa as *mut u8
 }
 
+/// Bytes of a word.
+const WORD: usize = size_of::<u64>();
+
+/// How many whole words `len` bytes have that can be accessed as such: none where the first is not
+/// aligned.
+fn words_at(pa: u64, len: usize) -> usize {
+    if pa % 8 == 0 {
+        len / WORD
+    } else {
+        0
+    }
+}
+
 /// Bytes in the smallest data cache line (CTR_EL0.DminLine).
 fn cache_line() -> u64 {
     4 << ((read!("ctr_el0") >> 16) & 0xf)
@@ -97,7 +110,14 @@ impl Hardware for Real {
     fn copy_in(&self, pa: u64, bytes: &mut [u8]) {
         // CAST: widening.
         let from = pointer(pa, bytes.len() as u64);
-        for (offset, byte) in bytes.iter_mut().enumerate() {
+        let (words, rest) = bytes.split_at_mut(words_at(pa, bytes.len()) * WORD);
+        for (index, word) in words.chunks_exact_mut(WORD).enumerate() {
+            // SAFETY: inside of the range that `pointer` has checked, and aligned, as `words_at`
+            // says; volatile as in `read`.
+            let value = unsafe { from.cast::<u64>().add(index).read_volatile() };
+            word.copy_from_slice(&value.to_ne_bytes());
+        }
+        for (offset, byte) in (words.len()..).zip(rest) {
             // SAFETY: inside of the range that `pointer` has checked; volatile as in `read`.
             *byte = unsafe { from.add(offset).read_volatile() };
         }
@@ -106,7 +126,14 @@ impl Hardware for Real {
     fn copy_out(&self, pa: u64, bytes: &[u8]) {
         // CAST: widening.
         let to = pointer(pa, bytes.len() as u64);
-        for (offset, byte) in bytes.iter().enumerate() {
+        let (words, rest) = bytes.split_at(words_at(pa, bytes.len()) * WORD);
+        for (index, word) in words.chunks_exact(WORD).enumerate() {
+            let value = u64::from_ne_bytes(word.try_into().unwrap_or_default());
+            // SAFETY: inside of the range that `pointer` has checked, and aligned, as `words_at`
+            // says; volatile as in `read`.
+            unsafe { to.cast::<u64>().add(index).write_volatile(value) };
+        }
+        for (offset, byte) in (words.len()..).zip(rest) {
             // SAFETY: inside of the range that `pointer` has checked; volatile as in `read`.
             unsafe { to.add(offset).write_volatile(*byte) };
         }
