@@ -128,6 +128,10 @@ impl Vgic {
     /// end of interrupt that it cannot reach; active ones come next, as their end is then seen by
     /// the hardware; other pending ones fill the rest.
     pub fn enter(&mut self, vcpu: usize, cpu: usize, room: usize) -> Lists {
+        self.spis.tidy();
+        if let Some(cpu) = self.cpus.get_mut(vcpu) {
+            cpu.private.tidy();
+        }
         let mut pending = Candidates::new(room);
         let mut active = Candidates::new(room);
         // One that another vCPU's list registers have stays there until that one stops.

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `mod.rs` | interrupts, who waits for them, software-generated ones |
 //! | `irq.rs` | the state of one interrupt |
+//! | `bank.rs` | many of them, and which are of interest |
 //! | `lines.rs` | pulses, levels, ends of interrupts |
 //! | `frames.rs` | the registers of distributor and redistributors |
 //! | `lists.rs` | list registers: what the hardware holds while a vCPU runs |
@@ -12,6 +13,7 @@
 //! While a vCPU runs, the interrupts in its list registers are the hardware's; `lists.rs` reads
 //! them back when it stops. A change that such a vCPU must see makes its CPU leave the guest.
 
+mod bank;
 mod frames;
 #[cfg(test)]
 mod histories;
@@ -25,6 +27,7 @@ pub use lines::{Level, Line};
 pub use lists::{Lists, MAX_LISTS};
 
 use crate::vm::MAX_VCPUS;
+use bank::Bank;
 use irq::{note, Irq};
 
 /// Shared interrupts of a VM.
@@ -39,7 +42,7 @@ pub const PHYSICAL_TIMER: u32 = 30;
 /// One vCPU's part.
 #[derive(Clone, Copy, Debug)]
 struct Cpu {
-    private: [Irq; PRIVATE],
+    private: Bank<PRIVATE>,
     /// GICR_WAKER.ProcessorSleep.
     sleeping: bool,
     /// The physical CPU that runs it, plus 1; 0 for none.
@@ -53,7 +56,7 @@ struct Cpu {
 
 impl Cpu {
     const NEW: Self =
-        Self { private: [Irq::NEW; PRIVATE], sleeping: false, running_on: 0, ends: 0, owed: 0 };
+        Self { private: Bank::NEW, sleeping: false, running_on: 0, ends: 0, owed: 0 };
 }
 
 /// vCPUs to wake, by what has to be done.
@@ -85,7 +88,7 @@ pub struct Vgic {
     redistributors: u64,
     /// vCPUs that exist: those below this index.
     vcpus: usize,
-    spis: [Irq; SPIS],
+    spis: Bank<SPIS>,
     cpus: [Cpu; MAX_VCPUS],
 }
 
@@ -108,7 +111,7 @@ impl Vgic {
             distributor: 0,
             redistributors: 0,
             vcpus: 0,
-            spis: [Irq::NEW; SPIS],
+            spis: Bank::NEW,
             cpus: [Cpu::NEW; MAX_VCPUS],
         }
     }
@@ -119,7 +122,7 @@ impl Vgic {
         self.distributor = 0;
         self.redistributors = 0;
         self.vcpus = 0;
-        self.spis.fill(Irq::NEW);
+        self.spis = Bank::NEW;
         self.cpus.fill(Cpu::NEW);
     }
 
@@ -237,18 +240,20 @@ impl Vgic {
         self.wanted(irq) && !irq.active
     }
 
-    /// Ids and states of the interrupts that concern a vCPU.
+    /// Ids and states of the interrupts that concern a vCPU: all that are pending or active, and of
+    /// the private ones perhaps others.
     fn of_vcpu(&self, vcpu: usize) -> impl Iterator<Item = (u32, &Irq)> {
-        let private = self.cpus.get(vcpu).map(|cpu| cpu.private.as_slice()).unwrap_or_default();
+        let private = self.cpus.get(vcpu).into_iter().flat_map(|cpu| cpu.private.live());
+        // CAST: private ones are few.
+        let private = private.map(|(index, irq)| (index as u32, irq));
         let shared = self
             .spis
-            .iter()
-            .enumerate()
+            .live()
             .filter(move |(_, irq)| {
                 (irq.is_pending() || irq.active) && self.holder(irq) == Some(vcpu)
             })
             .map(|(index, irq)| (spi_intid(index), irq));
-        (0u32..).zip(private).chain(shared)
+        private.chain(shared)
     }
 
     /// Whether an interrupt waits for the vCPU, so that it must not go to sleep.
