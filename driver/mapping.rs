@@ -193,9 +193,9 @@ impl Pages {
         }
         if self.given.mailbox.is_some() {
             let count = usize::try_from(range.pages())?;
-            return self.send_block(slot, range, pages.pfns().take(count));
+            return self.send_block(slot, range, pages.pfns(count));
         }
-        let pfn = Pfn(pages.pfns().next().ok_or(EINVAL)?);
+        let pfn = Pfn(pages.pfns(1).next().ok_or(EINVAL)?);
         Ok(hyp::map_page(self.id(), slot.id, pfn, range.start())?)
     }
 

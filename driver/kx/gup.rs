@@ -140,24 +140,27 @@ pub(crate) struct PinnedPages {
 }
 
 impl PinnedPages {
-    /// Frame numbers of the pages that are left.
-    pub(crate) fn pfns(&self) -> impl Iterator<Item = u64> + '_ {
-        // SAFETY: By the type invariant the pages are pinned, so their descriptors are valid.
-        let pfn = |page: &*mut bindings::page| unsafe { ffi::gzvm_kx_page_to_pfn(*page) as u64 };
-        self.pages.get(self.taken..).unwrap_or(&[]).iter().map(pfn)
+    /// The pages that are left.
+    fn rest(&self) -> &[*mut bindings::page] {
+        self.pages.get(self.taken..).unwrap_or(&[])
+    }
+
+    /// Frame numbers of the first `max` pages that are left.
+    pub(crate) fn pfns(&self, max: usize) -> impl Iterator<Item = u64> + '_ {
+        self.runs(max).flat_map(|(first, length)| first..first + length as u64)
     }
 
     /// Runs of consecutive frames among the first `max` pages that are left: first frame and
     /// length.
     pub(crate) fn runs(&self, max: usize) -> impl Iterator<Item = (u64, usize)> + '_ {
-        let mut pfns = self.pfns().take(max).peekable();
+        let rest = self.rest();
+        let mut rest = rest.get(..max).unwrap_or(rest);
         core::iter::from_fn(move || {
-            let first = pfns.next()?;
-            let mut length = 1;
-            while pfns.next_if_eq(&(first + length)).is_some() {
-                length += 1;
-            }
-            Some((first, length as usize))
+            let first = *rest.first()?;
+            let length = run_length(rest);
+            rest = rest.get(length..).unwrap_or(&[]);
+            // SAFETY: By the type invariant the page is pinned, so its descriptor is valid.
+            Some((unsafe { ffi::gzvm_kx_page_to_pfn(first) as u64 }, length))
         })
     }
 
@@ -168,12 +171,23 @@ impl PinnedPages {
 
     /// Takes the run of consecutive frames at the front off, at most `max`.
     pub(crate) fn take_run(&mut self, max: usize) -> Option<PinnedRange> {
-        let (_, count) = self.runs(max).next()?;
-        let first = *self.pages.get(self.taken)?;
+        let rest = self.rest();
+        let rest = rest.get(..max).unwrap_or(rest);
+        let first = *rest.first()?;
+        let count = run_length(rest);
         // INVARIANT: The pages taken belong to the range alone from now on.
         self.taken += count;
         Some(PinnedRange { first, charge: self.charge.split(count) })
     }
+}
+
+/// How many pages at the front have consecutive frames: on this architecture, consecutive
+/// descriptors (the vmemmap is linear).
+fn run_length(pages: &[*mut bindings::page]) -> usize {
+    let follows = |pair: &&[*mut bindings::page]| {
+        matches!(pair, [page, next] if page.wrapping_add(1) == *next)
+    };
+    pages.windows(2).take_while(follows).count() + usize::from(!pages.is_empty())
 }
 
 impl PinnedPages {
