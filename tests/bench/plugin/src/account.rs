@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// CPUs that are told apart; what more there are count as the last.
 pub const CPUS: usize = 16;
+/// Mutexes that the code on a CPU holds at the same time, as far as who took them is noted.
+const DEPTH: usize = 8;
+/// Places in the code that take mutexes; what more there are count as the last.
+const SITES: usize = 64;
 /// Where RAM starts on QEMU's `virt`.
 pub const RAM: u64 = 0x4000_0000;
 /// End of the reference hypervisor's memory, which is mapped to itself.
@@ -132,12 +136,25 @@ pub struct Sums {
     hypercalls: AtomicU64,
     /// How many mutexes the code on a CPU holds.
     held: [AtomicU64; CPUS],
+    /// Which of `sites` took them.
+    takers: [[AtomicU64; DEPTH]; CPUS],
+    /// Address of the block that a CPU executed last.
+    last: [AtomicU64; CPUS],
+    /// Blocks that take mutexes, and the instructions of driver and kernel meanwhile.
+    sites: [Site; SITES],
     /// Instructions of driver and kernel with a mutex held.
     locked: AtomicU64,
     /// Instructions of the hypervisor since it was entered.
     stay: [AtomicU64; CPUS],
     longest_stay: AtomicU64,
     windows: AtomicU64,
+}
+
+/// A block that takes a mutex.
+#[derive(Debug)]
+struct Site {
+    virt: AtomicU64,
+    locked: AtomicU64,
 }
 
 fn add(sum: &AtomicU64, more: u64) {
@@ -152,6 +169,9 @@ impl Sums {
             classes: [const { [const { AtomicU64::new(0) }; Class::ALL.len()] }; CPUS],
             hypercalls: AtomicU64::new(0),
             held: [const { AtomicU64::new(0) }; CPUS],
+            takers: [const { [const { AtomicU64::new(0) }; DEPTH] }; CPUS],
+            last: [const { AtomicU64::new(0) }; CPUS],
+            sites: [const { Site { virt: AtomicU64::new(0), locked: AtomicU64::new(0) } }; SITES],
             locked: AtomicU64::new(0),
             stay: [const { AtomicU64::new(0) }; CPUS],
             longest_stay: AtomicU64::new(0),
@@ -182,19 +202,41 @@ impl Sums {
 
     /// Mutexes: what is tried without waiting, as a vCPU's own, is not counted, only its end is.
     fn count_locked(&self, cpu: usize, block: &Block) {
+        let last = self.last[cpu].swap(block.virt, Relaxed);
         let held = self.held[cpu].load(Relaxed);
-        match block.entry {
-            Entry::None => {}
-            Entry::Lock => self.held[cpu].store(held + 1, Relaxed),
-            Entry::Unlock => self.held[cpu].store(held.saturating_sub(1), Relaxed),
-        }
         if held > 0 && matches!(block.class, Class::Kernel | Class::Module) {
             add(&self.locked, block.instructions);
+            add(
+                &self.sites[self.taker(cpu, held).load(Relaxed) as usize].locked,
+                block.instructions,
+            );
+        }
+        match block.entry {
+            Entry::None => {}
+            Entry::Lock => {
+                self.held[cpu].store(held + 1, Relaxed);
+                self.taker(cpu, held + 1).store(self.site(last) as u64, Relaxed);
+            }
+            Entry::Unlock => self.held[cpu].store(held.saturating_sub(1), Relaxed),
         }
         // A program holds nothing: what was counted wrongly before is forgotten.
         if block.class == Class::User {
             self.held[cpu].store(0, Relaxed);
         }
+    }
+
+    /// Who took the last of so many mutexes.
+    fn taker(&self, cpu: usize, held: u64) -> &AtomicU64 {
+        let depth = usize::try_from(held).unwrap_or(DEPTH).clamp(1, DEPTH);
+        &self.takers[cpu][depth - 1]
+    }
+
+    /// The place of a block among those that take mutexes.
+    fn site(&self, virt: u64) -> usize {
+        let known = |site: &Site| [0, virt].contains(&site.virt.load(Relaxed));
+        let index = self.sites.iter().position(known).unwrap_or(SITES - 1);
+        self.sites[index].virt.store(virt, Relaxed);
+        index
     }
 
     /// A CPU executes a mark, the last but one instruction of a block; answers whether the window
@@ -208,6 +250,7 @@ impl Sums {
                 blocks.iter().for_each(|block| block.runs.store(0, Relaxed));
                 self.held.iter().for_each(|held| held.store(0, Relaxed));
                 self.locked.store(0, Relaxed);
+                self.sites.iter().for_each(|site| site.locked.store(0, Relaxed));
                 self.hypercalls.store(0, Relaxed);
                 self.longest_stay.store(0, Relaxed);
                 add(&self.windows, 1);
@@ -227,7 +270,8 @@ impl Sums {
     }
 
     /// The window as text: a line `window N hypercalls H stay S locked L`, for each CPU that did anything
-    /// `cpu N guest I hypervisor I ...`, and for each block `at CLASS ADDRESS RUNS INSTRUCTIONS`.
+    /// `cpu N guest I hypervisor I ...`, for each block `at CLASS ADDRESS RUNS INSTRUCTIONS`, and for
+    /// each that took a mutex `locked ADDRESS INSTRUCTIONS`, what was executed until its end.
     pub fn report(&self, blocks: &[&Block]) -> String {
         let mut text = format!(
             "window {} hypercalls {} stay {} locked {}\n",
@@ -250,6 +294,12 @@ impl Sums {
             if runs > 0 && block.class != Class::User && block.class != Class::Guest {
                 let (class, sum) = (block.class.name(), runs * block.instructions);
                 let _ = writeln!(text, "at {class} {:x} {runs} {sum}", block.virt);
+            }
+        }
+        for site in &self.sites {
+            let (virt, locked) = (site.virt.load(Relaxed), site.locked.load(Relaxed));
+            if locked > 0 {
+                let _ = writeln!(text, "locked {virt:x} {locked}");
             }
         }
         text
@@ -336,5 +386,8 @@ mod tests {
         sums.executed(0, &user);
         sums.executed(0, &work);
         assert_eq!(sums.locked.load(Relaxed), 3 * 100 + 2 * 20 + 10);
+        // All were taken by what runs at the same address.
+        let text = sums.report(&[]);
+        assert!(text.contains("locked ffff800080010000 350\n"), "{text}");
     }
 }

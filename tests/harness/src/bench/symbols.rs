@@ -68,6 +68,12 @@ impl Symbols {
         let (start, name) = self.0.range(..=address).next_back()?;
         Some((name, *start == address))
     }
+
+    /// The function that has an address in it, and where in it that is.
+    pub fn place(&self, address: u64) -> Option<String> {
+        let (start, name) = self.0.range(..=address).next_back()?;
+        Some(format!("{name}+{:#x}", address - start))
+    }
 }
 
 /// The kernel's functions.
@@ -99,6 +105,7 @@ mod tests {
         assert_eq!(symbols.name(0xffff_8000_8001_0044), Some(("first", false)));
         assert_eq!(symbols.name(0xffff_8000_8001_0080), Some(("second", true)));
         assert_eq!(symbols.name(0), None);
+        assert_eq!(symbols.place(0xffff_8000_8001_0044).unwrap(), "first+0x44");
         assert_eq!(symbols.address("second"), Some(0xffff_8000_8001_0080));
     }
 

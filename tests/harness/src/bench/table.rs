@@ -239,7 +239,7 @@ pub fn replace_in(document: &str, table: &str) -> Option<String> {
 }
 
 /// Functions of kernel and module by instructions, for each window; those below a hundredth of the
-/// sum are left out.
+/// sum are left out. Then who took mutexes, with the instructions until their ends.
 pub fn profile(windows: &[Window]) -> String {
     let mut text = String::new();
     for window in windows {
@@ -252,6 +252,10 @@ pub fn profile(windows: &[Window]) -> String {
                 let (calls, sum) = (float(*calls) / events, float(*sum) / events);
                 let _ = writeln!(text, "  {sum:>12.1} {calls:>10.2} calls  {class} {name}");
             }
+        }
+        for (name, sum) in &window.lockers {
+            let sum = float(*sum) / events;
+            let _ = writeln!(text, "  {sum:>12.1} with a mutex held that was taken in {name}");
         }
     }
     text

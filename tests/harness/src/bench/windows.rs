@@ -30,6 +30,8 @@ pub struct Window {
     pub stay: u64,
     /// Instructions of driver and kernel with a mutex held.
     pub locked: u64,
+    /// The same by the function that took the mutex, and where in it.
+    pub lockers: BTreeMap<String, u64>,
     /// Calls and instructions by class and function, on all CPUs.
     pub functions: BTreeMap<(String, String), (u64, u64)>,
 }
@@ -165,6 +167,11 @@ fn fill(window: &mut Window, counts: &str, cpu: Option<u64>, symbols: &Symbols) 
                 *calls += if first { runs.parse::<u64>()? } else { 0 };
                 *sum += instructions.parse::<u64>()?;
             }
+            ["locked", address, instructions] => {
+                let address = u64::from_str_radix(address, 16)?;
+                let name = symbols.place(address).unwrap_or_else(|| format!("{address:#x}"));
+                *window.lockers.entry(name).or_default() += instructions.parse::<u64>()?;
+            }
             _ => bail!("the plugin's file is malformed: {line}"),
         }
     }
@@ -179,6 +186,7 @@ mod tests {
         cpu 0 guest 1 hypervisor 80 module 14 kernel 20 user 5\n\
         cpu 1 guest 0 hypervisor 8 module 0 kernel 0 user 0\n\
         at module ffff80007a001000 2 14\n\
+        locked ffff80007a001000 6\n\
         window 2 hypercalls 0 stay 0 locked 0\n\
         cpu 0 guest 0 hypervisor 0 module 0 kernel 0 user 7\n";
 
@@ -197,6 +205,7 @@ mod tests {
         assert_eq!(windows[0].classes, [1, 80, 14, 20, 5], "CPU 0 alone");
         assert_eq!((windows[0].hypercalls, windows[0].stay, windows[0].locked), (2, 80, 6));
         assert_eq!(windows[0].cost(), 119);
+        assert_eq!(windows[0].lockers["0xffff80007a001000"], 6);
         assert_eq!(windows[0].functions.values().copied().collect::<Vec<_>>(), [(0, 14)]);
         assert_eq!(windows[1].classes, [0, 0, 0, 0, 7]);
     }

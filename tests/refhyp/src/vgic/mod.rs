@@ -55,8 +55,7 @@ struct Cpu {
 }
 
 impl Cpu {
-    const NEW: Self =
-        Self { private: Bank::NEW, sleeping: false, running_on: 0, ends: 0, owed: 0 };
+    const NEW: Self = Self { private: Bank::NEW, sleeping: false, running_on: 0, ends: 0, owed: 0 };
 }
 
 /// vCPUs to wake, by what has to be done.
