@@ -5,7 +5,7 @@ use gzvm_device_test::machine::{Machine, RAM};
 use gzvm_device_test::mapping::{Mapping, PAGE};
 
 use crate::guests;
-use crate::sizes::slab_bytes;
+use crate::sizes::vm_stat;
 use crate::window::{Report, Row};
 
 const MIB: u64 = 1 << 20;
@@ -95,11 +95,10 @@ fn touch(report: &mut Report, backing: Backing, protected: bool, what: &str) {
             machine.protect().expect("protection");
         }
         let mut vcpu = machine.boot_vcpu(&[RAM + BLOCK, RAM + machine.ram.size(), BLOCK]);
-        let before = slab_bytes();
         report.window(Row::new("B5", what, BLOCKS), || vcpu.report());
-        if round == 0 {
-            let bytes = slab_bytes().saturating_sub(before) * 1024 * MIB / (BLOCKS * BLOCK);
-            report.value("B5", &format!("kernel memory per GiB, {what}"), bytes, "bytes");
+        if let (0, Some(bytes)) = (round, vm_stat("record_bytes")) {
+            let bytes = bytes * 1024 * MIB / (BLOCKS * BLOCK);
+            report.value("B5", &format!("records of the driver per GiB, {what}"), bytes, "bytes");
         }
     }
 }

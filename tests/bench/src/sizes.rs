@@ -48,12 +48,6 @@ fn settle() {
     fs::write("/proc/sys/vm/stat_refresh", "1").expect("/proc/sys/vm/stat_refresh");
 }
 
-/// Bytes that the kernel's small allocations occupy.
-pub fn slab_bytes() -> u64 {
-    settle();
-    meminfo("Slab")
-}
-
 /// Bytes that nobody has, those included that CPUs keep for later use.
 fn free() -> u64 {
     settle();
@@ -91,7 +85,7 @@ fn driver_says(file: &str) -> Option<u64> {
 }
 
 /// A field of the driver's debugfs file `vm_stats`.
-fn vm_stat(name: &str) -> Option<u64> {
+pub fn vm_stat(name: &str) -> Option<u64> {
     let vm = fs::read_dir("/sys/kernel/debug/gzvm").ok()?.next()?.ok()?.path();
     let text = fs::read_to_string(vm.join("vm_stats")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

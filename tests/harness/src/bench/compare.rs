@@ -13,8 +13,6 @@ use crate::libtest::{Case, Outcome};
 const TOLERANCE: f64 = 5.0;
 /// Changes of fewer instructions per event are noise of where code happens to lie.
 const SMALLEST: f64 = 3.0;
-/// The same for the longest stay in EL2.
-const SMALLEST_STAY: f64 = 200.0;
 /// The same for memory, in bytes: the kernel hands it out in pages.
 const SMALLEST_BYTES: f64 = 4096.0;
 
@@ -101,7 +99,8 @@ fn findings(table: &Table, baseline: &Table) -> Vec<Finding> {
     found
 }
 
-/// The numbers of a row that must not grow: unit, number, and the smallest change that counts.
+/// The numbers of a row that must not grow, which the longest stay in EL2 is not: an interrupt that
+/// happens to come makes it another, and the hypervisor's self-test limits it. Unit, number, and the smallest change that counts.
 struct Numbers {
     name: String,
     numbers: Vec<(String, f64, f64)>,
@@ -114,7 +113,6 @@ fn numbers(table: &Table) -> Vec<Numbers> {
             // What two windows of one run differ by is no change.
             ("instructions".to_owned(), row.cost(), SMALLEST.max(row.spread)),
             ("hypercalls".to_owned(), row.hypercalls, 0.0),
-            ("instructions in EL2 at a stretch".to_owned(), row.stay as f64, SMALLEST_STAY),
         ],
     };
     let value = |value: &Measure| {
@@ -180,9 +178,6 @@ mod tests {
         let mut longer = before.clone();
         longer.rows[0].classes[0] *= 2.0;
         assert!(worse(&longer, &before).is_empty());
-        let mut longer = before.clone();
-        longer.rows[0].stay = 201;
-        assert_eq!(worse(&longer, &before).len(), 1);
     }
 
     #[test]
