@@ -54,6 +54,7 @@ use crate::{
     vm::Vm,
     wake::Sleep, //
 };
+use core::mem::offset_of;
 use kernel::{
     new_mutex,
     prelude::*,
@@ -119,8 +120,10 @@ impl Drop for HypVcpu {
 struct RunState {
     /// What the VMM's next RUN brings along.
     completion: Completion,
-    /// An exit that could not be copied to the VMM.
-    undelivered: Option<Run>,
+    /// The last exit: a private copy, so that what is decided upon is what is delivered.
+    exit: Run,
+    /// Could it not be copied to the VMM?
+    undelivered: bool,
 }
 
 /// A vCPU, as user space holds it. Fields are dropped in order: the name in debugfs is free when
@@ -145,7 +148,11 @@ pub(crate) fn create(vm: Arc<Vm>, index: usize) -> Result<isize> {
             hyp: HypVcpu::new(&vm.machine, id)?,
             file <- VcpuFile::new(&vm.files, &vm.machine, id)?,
             state <- new_mutex!(
-                RunState { completion: Completion::None, undelivered: None },
+                RunState {
+                    completion: Completion::None,
+                    exit: Run::default(),
+                    undelivered: false,
+                },
                 "gzvm_vcpu"
             ),
             vm,
@@ -196,18 +203,19 @@ impl Vcpu {
         if answer.padding1 != [0; 3] {
             return Err(Refusal::new(Errno::Inval, "padding of the run structure is not 0").into());
         }
-        if state.undelivered.is_none() {
+        if !state.undelivered {
             self.complete(state.completion, &answer);
         }
         if answer.immediate_exit != 0 {
             return Err(EINTR);
         }
-        let exit = match state.undelivered.take() {
-            Some(exit) => exit,
-            None => self.run_guest(state)?,
-        };
+        if !state.undelivered {
+            self.run_guest(state)?;
+        }
         // An exit is delivered whatever signal is pending: the next RUN reports the signal.
-        uio::write(arg, &exit).inspect_err(|_| state.undelivered = Some(exit))
+        let delivered = uio::write(arg, &state.exit);
+        state.undelivered = delivered.is_err();
+        delivered
     }
 
     /// Gives the VMM's answer to the hypervisor. Harmless if done twice.
@@ -220,7 +228,7 @@ impl Vcpu {
     }
 
     /// Enters the guest until an exit is the VMM's.
-    fn run_guest(&self, state: &mut RunState) -> Result<Run> {
+    fn run_guest(&self, state: &mut RunState) -> Result {
         let mut entered = false;
         loop {
             if kernel::current!().signal_pending() {
@@ -233,13 +241,12 @@ impl Vcpu {
             let (reason, mapping_count) = self.enter()?;
             entered = true;
             state.completion = Completion::None;
-            // A private copy: what is decided upon is what is delivered.
-            let mut shared: Run = self.pages().read::<_, 0>();
+            self.pages().read_into::<_, 0>(&mut state.exit);
             // CAST: truncation is the ABI: the reason is a 32-bit value.
-            shared.exit_reason = reason as u32;
-            if let Some(completion) = self.handle(reason, &mut shared, mapping_count)? {
+            state.exit.exit_reason = reason as u32;
+            if let Some(completion) = self.handle(reason, &mut state.exit, mapping_count)? {
                 state.completion = completion;
-                return Ok(shared);
+                return Ok(());
             }
             sched::cond_resched();
         }
@@ -267,9 +274,14 @@ impl Vcpu {
 
     /// Looks for ends of interrupts that the hypervisor reports with an exit.
     fn notice_ends(&self) {
-        let Some(state) = self.hardware_state() else { return };
-        let used = usize::try_from(state.nr_lrs).unwrap_or(usize::MAX);
-        for spi in state.lr.iter().take(used).filter_map(|entry| irq::ended_spi(*entry)) {
+        const NR_LRS: usize = PAGE + offset_of!(HwState, nr_lrs);
+        const LR: usize = PAGE + offset_of!(HwState, lr);
+        if !self.machine().gzvm().version.layout_known() {
+            return;
+        }
+        let used = usize::try_from(self.pages().read::<u32, NR_LRS>()).unwrap_or(usize::MAX);
+        let entries = self.pages().words::<{ run::MAX_LIST_REGISTERS }, LR>();
+        for spi in entries.take(used).filter_map(irq::ended_spi) {
             self.vm.irqfds.ended(self.machine(), spi);
         }
     }
@@ -278,12 +290,12 @@ impl Vcpu {
     fn handle(
         &self,
         reason: u64,
-        shared: &mut Run,
+        exit: &mut Run,
         mapping_count: u64,
     ) -> Result<Option<Completion>> {
-        match exit::decode(reason, shared) {
+        match exit::decode(reason, exit) {
             Exit::Again => Ok(None),
-            Exit::PageFault { gpa } => self.page_fault(gpa, shared),
+            Exit::PageFault { gpa } => self.page_fault(gpa, exit),
             Exit::Write(mmio) => {
                 Ok((!self.vm.ioeventfds.signal(&mmio)).then_some(Completion::None))
             }
@@ -311,7 +323,7 @@ impl Vcpu {
 
     /// Serves a page fault; if that fails for good, the VMM gets the exit with the errno as error
     /// code.
-    fn page_fault(&self, gpa: u64, shared: &mut Run) -> Result<Option<Completion>> {
+    fn page_fault(&self, gpa: u64, exit: &mut Run) -> Result<Option<Completion>> {
         match self.machine().memory.fault(gpa) {
             Ok(()) => {
                 self.place()?.stats.fault();
@@ -323,9 +335,9 @@ impl Vcpu {
             }
             Err(error) => {
                 info_limited!("page fault at {gpa:#x} cannot be served: {error:?}\n");
-                let mut exception: run::Exception = shared.payload();
+                let mut exception: run::Exception = exit.payload();
                 exception.error_code = error.to_errno().unsigned_abs();
-                shared.set_payload(&exception);
+                exit.set_payload(&exception);
                 Ok(Some(Completion::None))
             }
         }
@@ -361,7 +373,7 @@ impl Vcpu {
             .map(|clock::Snapshot { wall_ns, cycles }| ptp::Snapshot { wall_ns, cycles });
         let offset = self.hardware_state().map(|state| state.vtimer_offset);
         let answer = ptp::answer(now, counter, offset);
-        self.pages().write::<[u64; 4], { core::mem::offset_of!(Run, payload) }>(&answer);
+        self.pages().write::<[u64; 4], { offset_of!(Run, payload) }>(&answer);
     }
 
     fn set_one_reg(&self, argument: &uapi::OneReg) -> Result {

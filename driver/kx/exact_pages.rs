@@ -72,6 +72,30 @@ impl<const SIZE: usize> ExactPages<SIZE> {
         }
     }
 
+    /// As [`Self::read`], over another value.
+    pub(crate) fn read_into<T: FromBytes, const OFFSET: usize>(&self, value: &mut T) {
+        const { assert!(OFFSET + size_of::<T>() <= SIZE) };
+        // SAFETY: By the type invariant and the assertion the source lies in our pages, which
+        // `value` cannot overlap. `T: FromBytes` is valid for any bytes.
+        unsafe {
+            let source = self.start.as_ptr().add(OFFSET);
+            let destination = core::ptr::from_mut(value).cast();
+            core::ptr::copy_nonoverlapping(source, destination, size_of::<T>());
+        }
+    }
+
+    /// Copies the words of an array out, one after the other, from a place that is checked at
+    /// compile time: for arrays of which few are used.
+    pub(crate) fn words<const COUNT: usize, const OFFSET: usize>(
+        &self,
+    ) -> impl Iterator<Item = u64> + '_ {
+        const { assert!(OFFSET + COUNT * size_of::<u64>() <= SIZE) };
+        (0..COUNT).map(|index| {
+            // SAFETY: By the type invariant and the assertion the word lies in our pages.
+            unsafe { self.start.as_ptr().add(OFFSET).cast::<u64>().add(index).read_unaligned() }
+        })
+    }
+
     /// Copies a value in, to a place that is checked at compile time.
     pub(crate) fn write<T: IntoBytes + Immutable, const OFFSET: usize>(&self, value: &T) {
         const { assert!(OFFSET + size_of::<T>() <= SIZE) };
