@@ -90,9 +90,11 @@ impl<const SIZE: usize> ExactPages<SIZE> {
         &self,
     ) -> impl Iterator<Item = u64> + '_ {
         const { assert!(OFFSET + COUNT * size_of::<u64>() <= SIZE) };
-        (0..COUNT).map(|index| {
-            // SAFETY: By the type invariant and the assertion the word lies in our pages.
-            unsafe { self.start.as_ptr().add(OFFSET).cast::<u64>().add(index).read_unaligned() }
+        let start = self.start.as_ptr().wrapping_add(OFFSET).cast::<u64>();
+        (0..COUNT).map(move |index| {
+            // SAFETY: By the type invariant and the assertion the word lies in our pages, which
+            // live as long as the iterator, because that borrows `self`.
+            unsafe { start.add(index).read_unaligned() }
         })
     }
 
