@@ -17,9 +17,6 @@ use thiserror::Error;
 /// Why there is no device tree.
 #[derive(Debug, Error)]
 pub enum FdtError {
-    /// A name or value that the format cannot hold.
-    #[error("device tree: {0}")]
-    Write(#[from] vm_fdt::Error),
     /// Larger than the window that the hypervisor is told about.
     #[error("the device tree has {0} bytes, its window {DTB_WINDOW}: pass fewer parameters")]
     TooLarge(usize),
@@ -44,7 +41,7 @@ pub enum FdtError {
 
 /// Writes a tree, and checks that it fits into its window.
 pub fn write(root: &tree::Node) -> Result<Vec<u8>, FdtError> {
-    let blob = root.to_blob()?;
+    let blob = root.to_blob();
     match u64::try_from(blob.len()) {
         Ok(len) if len <= DTB_WINDOW => Ok(blob),
         _ => Err(FdtError::TooLarge(blob.len())),

@@ -67,21 +67,6 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A blob with names that the writer refuses: `xx` at both ends of a name becomes `__`.
-    pub fn blob(overlay: &Node) -> Vec<u8> {
-        let mut blob = overlay.to_blob().unwrap();
-        for name in ["xxoverlayxx", "xxfixupsxx", "xxlocal_fixupsxx"] {
-            let real = name.replace("xx", "__");
-            let places: Vec<usize> = (0..blob.len() - name.len())
-                .filter(|&at| blob[at..].starts_with(name.as_bytes()))
-                .collect();
-            for at in places {
-                blob[at..at + name.len()].copy_from_slice(real.as_bytes());
-            }
-        }
-        blob
-    }
-
     fn tree() -> Node {
         let mut root = Node::new("");
         root.child("avf").set_cells("old", &[1]);
@@ -95,7 +80,7 @@ pub(crate) mod tests {
         let fragment = overlay.child("fragment@0");
         fragment.set_strings("target-path", &[target]);
         fragment
-            .child("xxoverlayxx")
+            .child("__overlay__")
             .child("avf")
             .set_cells("old", &[2])
             .child("untrusted")
@@ -105,7 +90,7 @@ pub(crate) mod tests {
 
     fn applied(overlay: &Node) -> Result<Node, OverlayError> {
         let mut root = tree();
-        apply(&mut root, &blob(overlay))?;
+        apply(&mut root, &overlay.to_blob())?;
         Ok(root)
     }
 
@@ -124,16 +109,16 @@ pub(crate) mod tests {
     fn with_references() -> Node {
         let mut overlay = Node::new("");
         let fragment = overlay.child("fragment@0").set_cells("target", &[u32::MAX]);
-        let contents = fragment.child("xxoverlayxx");
+        let contents = fragment.child("__overlay__");
         contents.child("regulator").set_cells("phandle", &[1]);
         contents
             .child("device")
             .set_cells("interrupts-extended", &[u32::MAX, 0, 7, 4])
             .set_cells("supplies", &[0, 1]);
         let places =
-            ["/fragment@0:target:0", "/fragment@0/xxoverlayxx/device:interrupts-extended:0"];
-        overlay.child("xxfixupsxx").set_strings("intc", &places);
-        let local = overlay.child("xxlocal_fixupsxx").child("fragment@0").child("xxoverlayxx");
+            ["/fragment@0:target:0", "/fragment@0/__overlay__/device:interrupts-extended:0"];
+        overlay.child("__fixups__").set_strings("intc", &places);
+        let local = overlay.child("__local_fixups__").child("fragment@0").child("__overlay__");
         local.child("device").set_cells("supplies", &[4]);
         overlay
     }
@@ -159,11 +144,11 @@ pub(crate) mod tests {
         let error = applied(&by_phandle).unwrap_err().to_string();
         assert_eq!(error, "there is no node with phandle 0x9");
         let mut label = with_references();
-        label.child("xxfixupsxx").set_strings("uart", &["/fragment@0:target:0"]);
+        label.child("__fixups__").set_strings("uart", &["/fragment@0:target:0"]);
         assert_eq!(applied(&label), Err(OverlayError::NoSuchLabel("uart".into())));
         for place in ["", "x", "/fragment@0:target", "/fragment@0:target:1", "/none:target:0"] {
             let mut wrong = with_references();
-            wrong.child("xxfixupsxx").set_strings("intc", &[place]);
+            wrong.child("__fixups__").set_strings("intc", &[place]);
             let error = applied(&wrong).map(drop);
             match place {
                 // Then the target is still the compiler's placeholder.
@@ -172,7 +157,7 @@ pub(crate) mod tests {
             }
         }
         let mut nowhere = with_references();
-        let local = nowhere.child("xxlocal_fixupsxx").child("fragment@0").child("xxoverlayxx");
+        let local = nowhere.child("__local_fixups__").child("fragment@0").child("__overlay__");
         local.child("device").set_cells("supplies", &[5]);
         assert_eq!(applied(&nowhere), Err(OverlayError::Fixup("device:supplies:5".into())));
         assert!(matches!(apply(&mut tree(), b"junk"), Err(OverlayError::Read(_))));
@@ -181,7 +166,7 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn any_damage_is_survived(changes in proptest::collection::vec((0_usize..700, any::<u8>()), 1..8)) {
-            let mut blob = blob(&with_references());
+            let mut blob = with_references().to_blob();
             for (at, byte) in changes {
                 if let Some(place) = blob.get_mut(at) {
                     *place = byte;

@@ -68,9 +68,9 @@ fn overlay(fill: impl FnOnce(&mut Node)) -> NamedTempFile {
     let mut root = Node::new("");
     let fragment = root.child("fragment@0");
     fragment.set_strings("target-path", &["/"]);
-    fill(fragment.child("xxoverlayxx"));
+    fill(fragment.child("__overlay__"));
     let mut file = NamedTempFile::new().unwrap();
-    file.write_all(&crate::fdt::overlay::tests::blob(&root)).unwrap();
+    file.write_all(&root.to_blob()).unwrap();
     file
 }
 
