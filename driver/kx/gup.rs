@@ -184,10 +184,9 @@ impl PinnedPages {
 /// How many pages at the front have consecutive frames: on this architecture, consecutive
 /// descriptors (the vmemmap is linear).
 fn run_length(pages: &[*mut bindings::page]) -> usize {
-    let follows = |pair: &&[*mut bindings::page]| {
-        matches!(pair, [page, next] if page.wrapping_add(1) == *next)
-    };
-    pages.windows(2).take_while(follows).count() + usize::from(!pages.is_empty())
+    let pairs = pages.iter().zip(pages.iter().skip(1));
+    let run = pairs.take_while(|(page, next)| page.wrapping_add(1) == **next);
+    run.count() + usize::from(!pages.is_empty())
 }
 
 impl PinnedPages {
