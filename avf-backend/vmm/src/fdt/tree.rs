@@ -4,6 +4,9 @@
 
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 
+/// Characters in a property's name, at most (Devicetree Specification v0.4, 2.2.4.1).
+const LONGEST_NAME: usize = 31;
+
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -125,6 +128,20 @@ impl Node {
         tree.to_dtb()
     }
 
+    /// The same without properties whose names are longer than the Devicetree Specification allows:
+    /// for readers that refuse them. `None` if there are none.
+    pub fn without_long_names(&self) -> Option<Node> {
+        let mut short = self.clone();
+        short.drop_long_names().then_some(short)
+    }
+
+    fn drop_long_names(&mut self) -> bool {
+        let before = self.properties.len();
+        self.properties.retain(|(name, _)| name.len() <= LONGEST_NAME);
+        let here = self.properties.len() < before;
+        self.children.iter_mut().fold(here, |found, child| child.drop_long_names() || found)
+    }
+
     /// Names are as they are: hosts have longer ones than the Devicetree Specification allows (31
     /// characters; AVF's `vendor_hashtree_descriptor_root_digest` has 38), and so have overlays.
     fn model(&self) -> DeviceTreeNode {
@@ -168,6 +185,10 @@ mod tests {
         let name = "vendor_hashtree_descriptor_root_digest";
         let mut root = Node::new("");
         root.child("a-node-whose-name-has-more-than-31-characters").set_cells(name, &[7]);
-        assert_eq!(super::super::read::read(&root.to_blob()), Ok(root));
+        assert_eq!(super::super::read::read(&root.to_blob()), Ok(root.clone()));
+        let short = root.without_long_names().unwrap();
+        assert_eq!(short.children().len(), 1);
+        assert_eq!(short.children()[0].properties().count(), 0);
+        assert_eq!(short.without_long_names(), None);
     }
 }
