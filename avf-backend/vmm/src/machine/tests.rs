@@ -94,6 +94,24 @@ fn what_the_firmware_would_refuse_is_refused_first() {
     assert!(error.contains("17 CPUs"), "{error}");
 }
 
+/// AVF's firmware reads names that are longer than the Devicetree Specification allows.
+#[test]
+fn long_names_hide_nothing_from_the_check_and_are_kept() {
+    const LONG: &str = "vendor_hashtree_descriptor_root_digest";
+    let (kernel, dump) = (kernel(), NamedTempFile::new().unwrap());
+    let long = overlay(|root| _ = root.child("avf").set_cells(LONG, &[9]));
+    let mut firmware = config(&["--protected-vm", "--mem=80", kernel.path().to_str().unwrap()]);
+    firmware.overlays.push(long.path().into());
+    firmware.dump_device_tree = Some(dump.path().into());
+    assert!(prepare(&firmware).is_ok());
+    let tree = fdt::read::read(&std::fs::read(dump.path()).unwrap()).unwrap();
+    assert_eq!(tree.find("/avf").unwrap().property(LONG), Some(&[0, 0, 0, 9][..]));
+    let bad = overlay(|root| _ = root.child("avf").child("untrusted").set_cells("phandle", &[9]));
+    firmware.overlays.push(bad.path().into());
+    let error = prepare(&firmware).map(drop).unwrap_err().to_string();
+    assert!(error.contains("/avf/untrusted has the property phandle"), "{error}");
+}
+
 #[test]
 fn a_tree_is_not_larger_than_declared_and_in_main_memory() {
     let mut layout = Layout::new(64 * MIB, None, 1, false, false).unwrap();
