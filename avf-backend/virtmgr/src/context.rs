@@ -2,9 +2,10 @@
 //! What a VM has besides its process: a context id and a directory, from the global service, or
 //! from this process where there is none.
 
-use anyhow::{anyhow, Context as _, Result};
+use anyhow::{anyhow, bail, Context as _, Result};
 use avf_aidl::aidl::virtualizationservice_internal::IGlobalVmContext::IGlobalVmContext;
 use binder::Strong;
+use gzvm_host::cids::{self, Taken, CIDS};
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -12,17 +13,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, process};
 
-/// The first context id of VMs.
-pub const FIRST_CID: u32 = 2048;
-/// How many there are.
-pub const CIDS: u32 = 65_536 - FIRST_CID;
-
 /// A VM's context id and directory. Dropping it gives both back.
 #[derive(Debug)]
 pub struct VmContext {
     cid: u32,
     dir: PathBuf,
     kind: Kind,
+    /// `None`, if somebody else has the id, or nobody can tell.
+    taken: Option<Taken>,
 }
 
 #[derive(Debug)]
@@ -38,7 +36,16 @@ impl VmContext {
         let cid = context.getCid()?;
         let cid = u32::try_from(cid).map_err(|_| anyhow!("the service gave the CID {cid}"))?;
         let dir = context.getTemporaryDirectory()?.into();
-        Ok(Self { cid, dir, kind: Kind::Global(context) })
+        let taken = Taken::take(cid).unwrap_or_else(|e| {
+            log::info!("who has context ids is not known: {e}");
+            None
+        });
+        Ok(Self { cid, dir, kind: Kind::Global(context), taken })
+    }
+
+    /// Whether the id is certainly no other VM's.
+    pub fn is_alone(&self) -> bool {
+        self.taken.is_some()
     }
 
     /// The id.
@@ -69,12 +76,11 @@ impl Drop for VmContext {
     }
 }
 
-/// Contexts without a global service. Ids depend on the process, so that those of other processes
-/// are unlikely to be the same; the VMM notices one that is taken.
+/// Contexts without a global service.
 #[derive(Debug)]
 pub struct LocalContexts {
     base: PathBuf,
-    next: AtomicU32,
+    last: AtomicU32,
 }
 
 /// What the directories of processes are called, before their ids.
@@ -86,21 +92,34 @@ impl LocalContexts {
         Self::below(&env::temp_dir())
     }
 
-    fn below(parent: &Path) -> Result<Self> {
+    /// Below another directory.
+    pub fn below(parent: &Path) -> Result<Self> {
         let base = parent.join(format!("{PREFIX}{}", process::id()));
         sweep(parent);
         let made = DirBuilder::new().mode(0o700).create(&base);
         made.with_context(|| format!("cannot make {}", base.display()))?;
-        Ok(Self { base, next: AtomicU32::new(process::id() % CIDS) })
+        // Other processes begin elsewhere: an id is not given again soon.
+        let count = CIDS.end() - CIDS.start() + 1;
+        Ok(Self { base, last: AtomicU32::new(CIDS.start() + process::id() % count) })
     }
 
-    /// A new context.
+    /// A new context, with an id that no other VM has.
     pub fn allocate(&self) -> Result<VmContext> {
-        let cid = FIRST_CID + self.next.fetch_add(1, Ordering::Relaxed) % CIDS;
+        let (cid, taken) = self.take().context("no context id for the VM")?;
+        self.last.store(cid, Ordering::Relaxed);
         let dir = self.base.join(cid.to_string());
         let made = DirBuilder::new().mode(0o700).create(&dir);
         made.with_context(|| format!("cannot make {}", dir.display()))?;
-        Ok(VmContext { cid, dir, kind: Kind::Local })
+        Ok(VmContext { cid, dir, kind: Kind::Local, taken: Some(taken) })
+    }
+
+    fn take(&self) -> Result<(u32, Taken)> {
+        for cid in cids::after(Some(self.last.load(Ordering::Relaxed))) {
+            if let Some(taken) = Taken::take(cid)? {
+                return Ok((cid, taken));
+            }
+        }
+        bail!("all are in use")
     }
 }
 
@@ -151,12 +170,31 @@ mod tests {
         let contexts = LocalContexts::below(parent.path()).unwrap();
         assert!(!old.exists() && parent.path().join(other).exists());
         let (one, two) = (contexts.allocate().unwrap(), contexts.allocate().unwrap());
-        assert!(one.cid() >= FIRST_CID && one.cid() != two.cid());
+        assert!([&one, &two].iter().all(|vm| vm.is_alone() && CIDS.contains(&vm.cid())));
+        assert_ne!(one.cid(), two.cid());
         assert_eq!(fs::metadata(one.dir()).unwrap().mode() & 0o777, 0o700);
         let (dir, base) = (one.dir().to_owned(), contexts.base.clone());
         drop(one);
         assert!(!dir.exists() && two.dir().exists());
         drop((two, contexts));
         assert!(!base.exists());
+    }
+
+    /// Of any process, the process's own included.
+    #[test]
+    fn an_id_of_a_vm_that_lives_is_passed_over() {
+        let parent = tempfile::tempdir().unwrap();
+        let contexts = LocalContexts::below(parent.path()).unwrap();
+        let first = contexts.allocate().unwrap();
+        // As other processes take them.
+        let others = cids::after(Some(first.cid())).take(3);
+        let others: Vec<_> =
+            others.filter_map(|cid| Some((cid, Taken::take(cid).ok()??))).collect();
+        let next = contexts.allocate().unwrap();
+        assert!(next.is_alone() && others.iter().all(|&(cid, _)| cid != next.cid()));
+        // Behind the end it begins again, and passes over those too.
+        contexts.last.store(*CIDS.end(), Ordering::Relaxed);
+        let wrapped = contexts.allocate().unwrap();
+        assert!(wrapped.cid() < *CIDS.end() && ![first.cid(), next.cid()].contains(&wrapped.cid()));
     }
 }

@@ -3,7 +3,6 @@
 //! Needs binder and a service manager.
 #![forbid(unsafe_code)]
 
-mod cids;
 mod internal;
 mod orphans;
 mod registry;

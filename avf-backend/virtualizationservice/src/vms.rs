@@ -3,9 +3,10 @@
 //! which is also when the process that did has died. VMs of an earlier service have theirs until they
 //! end.
 
-use crate::{cids, orphans};
+use crate::orphans;
 use anyhow::{bail, Context, Result};
 use avf_aidl::aidl::virtualizationservice::VirtualMachineDebugInfo::VirtualMachineDebugInfo;
+use gzvm_host::cids;
 use rustix::fs::{flock, FlockOperation};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -78,7 +79,8 @@ impl Vms {
     pub fn allocate(self: &Arc<Self>, uid: u32, client: i32) -> Result<Entry> {
         let mut state = self.lock();
         state.forget_orphans();
-        let cid = cids::next(state.last, |cid| state.vms.contains_key(&cid));
+        // The one that was given back last is the last to be given again.
+        let cid = cids::after(state.last).find(|cid| !state.vms.contains_key(cid));
         let cid = cid.context("all context ids are in use")?;
         let dir = self.dir.join(cid.to_string());
         self.make(&dir, uid).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -152,7 +154,7 @@ fn left_behind(dir: &Path) -> BTreeMap<u32, Vm> {
     let mut vms = BTreeMap::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let cid = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        let Some(cid) = cid.filter(|&cid| cids::is_vms(cid)) else { continue };
+        let Some(cid) = cid.filter(|cid| cids::CIDS.contains(cid)) else { continue };
         match orphans::find(&entry.path(), cid) {
             Some(info) => drop(vms.insert(cid, Vm { info, orphan: true })),
             None => remove(&entry.path()),
@@ -217,6 +219,54 @@ mod tests {
         drop(vms);
         let later = Arc::new(Vms::open(&dir).unwrap());
         assert_eq!(later.allocate(uid, 9).unwrap().cid, 2051);
+    }
+
+    /// A service whose last id was this one.
+    fn after(dir: &Path, last: u32) -> Arc<Vms> {
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join(LAST_CID), last.to_string()).unwrap();
+        Arc::new(Vms::open(dir).unwrap())
+    }
+
+    #[test]
+    fn ids_wrap_and_pass_over_vms_that_live() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("vms");
+        let uid = fs::metadata(top.path()).unwrap().uid();
+        // One of an earlier service's VMs has the first id.
+        fs::create_dir_all(dir.join("2048")).unwrap();
+        let listener = orphans::tests::listen_in(&dir.join("2048"));
+        let vms = after(&dir, 65_533);
+        let next = || vms.allocate(uid, 7).unwrap();
+        let (alive, last) = (next(), next());
+        assert_eq!((alive.cid, last.cid), (65_534, 65_535));
+        let (dead, other) = (next(), next());
+        assert_eq!((dead.cid, other.cid), (2049, 2050));
+        // The id of a VM that was killed is given again when all others had their turn.
+        drop((dead, last, listener));
+        assert_eq!(next().cid, 2051);
+        vms.lock().last = Some(65_533);
+        let round: Vec<_> = (0..4).map(|_| next().cid).collect();
+        assert_eq!(round, [65_535, 2048, 2049, 2051], "65534 and 2050 live");
+        assert_eq!(vms.list(None).len(), 2);
+    }
+
+    #[test]
+    fn when_all_ids_are_in_use_there_is_no_more() {
+        let top = tempfile::tempdir().unwrap();
+        let uid = fs::metadata(top.path()).unwrap().uid();
+        let vms = after(&top.path().join("vms"), 2047);
+        let mut state = vms.lock();
+        for cid in cids::CIDS.filter(|&cid| cid != 40_000) {
+            state.vms.insert(cid, Vm { info: VirtualMachineDebugInfo::default(), orphan: false });
+        }
+        drop(state);
+        let only = vms.allocate(uid, 7).unwrap();
+        assert_eq!(only.cid, 40_000);
+        let error = format!("{:#}", vms.allocate(uid, 7).unwrap_err());
+        assert!(error.contains("all context ids are in use"), "{error}");
+        drop(only);
+        assert_eq!(vms.allocate(uid, 7).unwrap().cid, 40_000);
     }
 
     #[test]
