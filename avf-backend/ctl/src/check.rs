@@ -2,11 +2,11 @@
 //! `check`: can this machine run VMs, and if not, why.
 
 use crate::cli::CheckArgs;
-use crate::terminal;
-use anyhow::{Context, Result};
+use crate::{output, terminal};
+use anyhow::Result;
 use gzvm_preflight::check::{Facts, Report};
 use gzvm_preflight::MIB;
-use std::io::{stdout, Write};
+use std::io::stdout;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -20,7 +20,8 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode> {
         let colour = terminal::has_colour(&stdout());
         report.text(&|word, good| terminal::paint(colour, word, good))
     };
-    stdout().write_all(text.as_bytes()).context("cannot print")?;
+    // The exit status is the answer, whether anybody reads more about it or not.
+    output::print(&text)?;
     let answer = if args.protected { &report.protected_vms } else { &report.vms };
     Ok(answer.status().into())
 }

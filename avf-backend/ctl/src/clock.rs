@@ -2,11 +2,12 @@
 //! `vm clock`: how far a guest's wall clock is from the host's, and setting it right.
 
 use crate::cli::ClockArgs;
+use crate::output;
 use anyhow::{Context, Result};
 use gzvm_clock::client::{ask, resync, ClockError};
 use gzvm_clock::protocol::Request;
 use gzvm_clock::watch::Watch;
-use gzvm_clock::Report;
+use std::fmt::Display;
 
 /// Does what the command line asks for.
 pub fn clock(args: &ClockArgs) -> Result<()> {
@@ -14,27 +15,26 @@ pub fn clock(args: &ClockArgs) -> Result<()> {
         return watch(args.cid);
     }
     if args.resync {
-        say(args.cid, resync(args.cid)?);
-        return Ok(());
+        return say(args.cid, &resync(args.cid)?).map(drop);
     }
     match ask(args.cid, Request::Sample) {
-        Ok(report) => say(args.cid, report),
+        Ok(report) => say(args.cid, &report).map(drop),
         // Not an error: most guests have no agent.
-        Err(e @ ClockError::NoAgent { .. }) => println!("CID {}: unknown: {e}", args.cid),
-        Err(e) => return Err(e.into()),
+        Err(e @ ClockError::NoAgent { .. }) => say(args.cid, &format!("unknown: {e}")).map(drop),
+        Err(e) => Err(e.into()),
     }
-    Ok(())
 }
 
-fn say(cid: u32, report: Report) {
-    println!("CID {cid}: {report}");
+fn say(cid: u32, what: &impl Display) -> Result<bool> {
+    output::print(&format!("CID {cid}: {what}\n"))
 }
 
-/// Sets the guest's clock now and after each discontinuity of the host's, until the guest is gone.
+/// Sets the guest's clock now and after each discontinuity of the host's, until the guest is gone, or
+/// whoever reads about it.
 fn watch(cid: u32) -> Result<()> {
     let watch = Watch::new().context("cannot watch the host's clock")?;
-    loop {
-        say(cid, resync(cid)?);
+    while say(cid, &resync(cid)?)? {
         watch.wait().context("cannot watch the host's clock")?;
     }
+    Ok(())
 }

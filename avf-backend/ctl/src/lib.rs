@@ -7,6 +7,7 @@
 mod check;
 mod cli;
 mod clock;
+pub mod output;
 mod stats;
 mod stop;
 pub mod terminal;
@@ -38,7 +39,7 @@ impl Command {
 /// The exit status of a program that ends with `result`, whose error is printed in one line.
 pub fn status(result: Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
-        eprintln!("Error: {error:#}");
+        output::tell(format_args!("Error: {error:#}"));
         ExitCode::FAILURE
     })
 }

@@ -2,6 +2,7 @@
 //! `stop`: ends a VM by ending its VMM.
 
 use crate::cli::StopArgs;
+use crate::output;
 use crate::vmms::{self, Vmm};
 use anyhow::{bail, Result};
 use nix::errno::Errno;
@@ -21,12 +22,14 @@ pub fn stop(args: &StopArgs) -> Result<()> {
     let proc = Path::new("/proc");
     let vmm = vmms::find(vmms::all(proc), &args.vm)?;
     let patience = Duration::from_secs(args.timeout);
+    let label = vmm.label();
     if signalled(&vmm, Signal::SIGTERM, proc, patience)? {
-        println!("Stopped {}.", vmm.label());
+        output::print(&format!("Stopped {label}.\n"))?;
     } else if signalled(&vmm, Signal::SIGKILL, proc, KILLED)? {
-        println!("Killed {}: it did not stop within {} s.", vmm.label(), args.timeout);
+        let text = format!("Killed {label}: it did not stop within {} s.\n", args.timeout);
+        output::print(&text)?;
     } else {
-        bail!("{} does not end, although it was killed: see the kernel's log (dmesg)", vmm.label());
+        bail!("{label} does not end, although it was killed: see the kernel's log (dmesg)");
     }
     Ok(())
 }

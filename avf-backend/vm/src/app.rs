@@ -14,5 +14,5 @@ pub fn unsupported(subcommand: &str) -> Error {
 
 /// AVF's words on a feature. They are choices of Android's build, so none is here.
 pub fn feature(name: &str) -> String {
-    format!("Feature {name} is disabled")
+    format!("Feature {name} is disabled\n")
 }

@@ -4,6 +4,7 @@
 use anyhow::{bail, Context, Result};
 use avf_aidl::aidl::virtualizationservice::VirtualMachineDebugInfo::VirtualMachineDebugInfo;
 use gzvm_client::{exception, Service};
+use gzvm_ctl::output;
 use gzvm_host::props::Props;
 use std::io::{stdin, IsTerminal};
 use std::os::unix::process::CommandExt;
@@ -22,33 +23,32 @@ fn vms() -> Result<Vec<VirtualMachineDebugInfo>> {
 
 /// Prints them, as Rust prints structures: scripts look for its lines.
 pub fn list() -> Result<()> {
-    println!("Running VMs: {:#?}", vms()?);
-    Ok(())
+    output::print(&format!("Running VMs: {:#?}\n", vms()?)).map(drop)
 }
 
 /// Prints what this machine has for VMs.
 pub fn info() -> Result<()> {
     let props = Props::load()?;
-    println!("{}", kinds(props.supports(false), props.supports(true)));
-    match props.get(VERSION) {
-        Some(version) => println!("Hypervisor version: {version}"),
-        None => println!("Hypervisor version not set."),
-    }
+    let mut lines = vec![kinds(props.supports(false), props.supports(true)).to_owned()];
+    lines.push(match props.get(VERSION) {
+        Some(version) => format!("Hypervisor version: {version}"),
+        None => "Hypervisor version not set.".into(),
+    });
     for node in ["/dev/kvm", "/dev/gzvm", "/dev/vfio/vfio"] {
         let verb = if Path::new(node).exists() { "exists" } else { "does not exist" };
-        println!("{node} {verb}.");
+        lines.push(format!("{node} {verb}."));
     }
     let vfio = Path::new("/sys/bus/platform/drivers/vfio-platform").exists();
-    println!("VFIO-platform is {}supported.", if vfio { "" } else { "not " });
+    lines.push(format!("VFIO-platform is {}supported.", if vfio { "" } else { "not " }));
     let service = Service::start()?;
     let service = service.connect()?;
     let devices = service.getAssignableDevices().map_err(exception)?;
     let nodes: Vec<_> = devices.into_iter().map(|device| device.node).collect();
-    println!("Assignable devices: {}", serde_json::to_string(&nodes)?);
+    lines.push(format!("Assignable devices: {}", serde_json::to_string(&nodes)?));
     let systems = service.getSupportedOSList().map_err(exception)?;
-    println!("Available OS list: {}", serde_json::to_string(&systems)?);
-    println!("Debug policy: {}", service.getDebugPolicy().map_err(exception)?);
-    Ok(())
+    lines.push(format!("Available OS list: {}", serde_json::to_string(&systems)?));
+    lines.push(format!("Debug policy: {}\n", service.getDebugPolicy().map_err(exception)?));
+    output::print(&lines.join("\n")).map(drop)
 }
 
 fn kinds(plain: bool, protected: bool) -> &'static str {

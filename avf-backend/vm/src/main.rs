@@ -17,6 +17,7 @@ mod stats;
 mod terminal;
 
 use clap::Parser;
+use gzvm_ctl::output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -28,8 +29,7 @@ fn main() -> ExitCode {
             partition::create(&path, size, kind).map(|()| ExitCode::SUCCESS)
         }
         cli::Opt::CheckFeatureEnabled { feature } => {
-            println!("{}", app::feature(&feature));
-            Ok(ExitCode::SUCCESS)
+            output::print(&app::feature(&feature)).map(|_| ExitCode::SUCCESS)
         }
         cli::Opt::List => list::list().map(|()| ExitCode::SUCCESS),
         cli::Opt::Info => list::info().map(|()| ExitCode::SUCCESS),

@@ -17,6 +17,7 @@ use avf_aidl::aidl::virtualizationservice::{
 };
 use binder::{DeathRecipient, IBinder, Interface, ParcelFileDescriptor, Strong};
 use gzvm_client::{exception, Service};
+use gzvm_ctl::output;
 use std::fs::OpenOptions;
 use std::io::{stdin, stdout};
 use std::os::fd::AsFd;
@@ -44,7 +45,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         .map_err(exception)?;
     if let Some(terminal) = &streams.terminal {
         machine.setHostConsoleName(terminal).map_err(exception)?;
-        println!("Console: {terminal}");
+        say(&format!("Console: {terminal}"));
     }
     // The VM has copies. Who reads them sees their end with the VM's.
     drop(streams);
@@ -53,12 +54,18 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     machine.start().map_err(exception)?;
     // If the service is gone by now, that is told below.
     let state = state_name(machine.getState().unwrap_or(VirtualMachineState::DEAD));
-    println!("Created VM from {:?} with CID {cid}, state is {state}.", args.config);
+    say(&format!("Created VM from {:?} with CID {cid}, state is {state}.", args.config));
     let end = end.recv().context("nobody watches the VM")?;
     let name = end.name();
-    println!("VM ended: {name}");
+    say(&format!("VM ended: {name}"));
     report(end)?;
     Ok(if args.exit_status { exit::status(&name).into() } else { ExitCode::SUCCESS })
+}
+
+/// Prints a line.
+fn say(line: &str) {
+    // The VM goes on, whether it can be printed or not.
+    let _ = output::print(&format!("{line}\n"));
 }
 
 /// What the VMM said last: the reason why there is no VM, or something to know about its end.
@@ -68,7 +75,7 @@ fn report(end: End) -> Result<()> {
             Err(anyhow!(error.unwrap_or_else(|| "the VMM said nothing".into())))
         }
         End::Died(_, Some(error)) => {
-            eprintln!("VMM: {error}");
+            output::tell(format_args!("VMM: {error}"));
             Ok(())
         }
         End::Died(_, None) | End::ServiceDied => Ok(()),
@@ -158,17 +165,17 @@ impl Interface for Listener {}
 
 impl IVirtualMachineCallback for Listener {
     fn onPayloadStarted(&self, _cid: i32) -> binder::Result<()> {
-        eprintln!("payload started");
+        output::tell("payload started");
         Ok(())
     }
 
     fn onPayloadReady(&self, _cid: i32) -> binder::Result<()> {
-        eprintln!("payload is ready");
+        output::tell("payload is ready");
         Ok(())
     }
 
     fn onPayloadFinished(&self, _cid: i32, exit_code: i32) -> binder::Result<()> {
-        eprintln!("payload finished with exit code {exit_code}");
+        output::tell(format_args!("payload finished with exit code {exit_code}"));
         Ok(())
     }
 

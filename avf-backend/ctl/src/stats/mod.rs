@@ -5,10 +5,10 @@ mod debugfs;
 mod print;
 
 use crate::cli::StatsArgs;
+use crate::output;
 use crate::vmms::{self, Vmm};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::collections::BTreeMap;
-use std::io::{stdout, Write};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,15 +87,17 @@ pub fn stats(args: &StatsArgs, services: Services<'_>) -> Result<()> {
         let all = all(root, services())?;
         vmms::find(all.into_iter().map(|vm| vm.vmm).collect(), what)?;
     }
-    show(args, &vms, &[], None)?;
-    let Some(seconds) = args.watch else { return Ok(()) };
+    let is_read = show(args, &vms, &[], None)?;
+    let Some(seconds) = args.watch.filter(|_| is_read) else { return Ok(()) };
     loop {
         thread::sleep(Duration::from_secs(seconds.get().into()));
         let (next, now) = read()?;
         if args.vm.is_some() && next.is_empty() {
             return Ok(());
         }
-        show(args, &next, &vms, Some(now.saturating_duration_since(when)))?;
+        if !show(args, &next, &vms, Some(now.saturating_duration_since(when)))? {
+            return Ok(());
+        }
         (vms, when) = (next, now);
     }
 }
@@ -123,20 +125,19 @@ fn of_process(root: &Path, pid: i32) -> Option<VmStats> {
     Some(VmStats { vmm, ..VmStats::default() })
 }
 
-/// Prints VMs; with a time, what happened in it since `before`.
+/// Prints VMs; with a time, what happened in it since `before`. Whether anybody reads it.
 fn show(
     args: &StatsArgs,
     vms: &[VmStats],
     before: &[VmStats],
     elapsed: Option<Duration>,
-) -> Result<()> {
+) -> Result<bool> {
     let text = match (args.json, elapsed) {
         (true, _) => format!("{}\n", print::json(vms)),
         (false, None) => print::totals(vms),
         (false, Some(elapsed)) => format!("\n{}", print::changes(vms, before, elapsed)),
     };
-    let mut out = stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot print")
+    output::print(&text)
 }
 
 #[cfg(test)]
