@@ -10,8 +10,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// Threads for a client's calls; it may have twice as many connections for callbacks.
-const THREADS: u32 = 4;
+/// Threads for a client's calls; it may have twice as many connections for callbacks, and Android's
+/// Java library has 16.
+const THREADS: u32 = 8;
 
 /// Serves an object to the client at the other end of a bootstrap socket.
 pub struct RpcServer {
