@@ -74,7 +74,12 @@ impl Permissions {
         }
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// What a table with this text says.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be understood.
+    pub fn parse(text: &str) -> Result<Self> {
         let mut lines = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
             let mut words = line.split('#').next().unwrap_or_default().split_whitespace();

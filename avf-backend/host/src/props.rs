@@ -24,6 +24,12 @@ const MEMORY_RECLAIM: &str = "hypervisor.memory_reclaim.supported";
 /// Whether each VM's device tree is kept in its directory.
 const DUMP_DEVICE_TREE: &str = "hypervisor.virtualizationmanager.dump_device_tree";
 
+/// An overlay with AVF's debug policy, in place of what the host's device tree says.
+const DEBUG_POLICY: &str = "hypervisor.virtualizationmanager.debug_policy.path";
+
+/// Where dumps are kept that kernels of guests leave. Ours, not AVF's.
+const RAMDUMP_DIR: &str = "hypervisor.gzvm.ramdump_dir";
+
 /// Which firmware protected VMs start with: not set, the hypervisor's own; `none`; or a file.
 const PVMFW_PATH: &str = "hypervisor.pvmfw.path";
 
@@ -94,6 +100,16 @@ impl Props {
     /// Whether each VM's device tree is kept in its directory.
     pub fn dump_device_tree(&self) -> bool {
         self.switch(DUMP_DEVICE_TREE).unwrap_or(false)
+    }
+
+    /// A file with AVF's debug policy, if the property says.
+    pub fn debug_policy(&self) -> Option<PathBuf> {
+        self.get(DEBUG_POLICY).map(PathBuf::from)
+    }
+
+    /// Where dumps are kept that kernels of guests leave, if the property says.
+    pub fn ramdump_dir(&self) -> Option<PathBuf> {
+        self.get(RAMDUMP_DIR).map(PathBuf::from)
     }
 
     /// The program that runs a VM, if the property says.

@@ -70,6 +70,10 @@ pub struct Request {
     pub log: Option<RawFd>,
     /// Where the guest says why it failed.
     pub failure: RawFd,
+    /// Where the guest's kernel saves its memory when it crashes.
+    pub ramdump: Option<RawFd>,
+    /// Whether the guest's kernel is to print all that it has to say on its first virtio console.
+    pub kernel_log: bool,
     /// Where a copy of the device tree goes.
     pub dump_device_tree: Option<RawFd>,
     /// Where commands come from: a listening socket.
@@ -86,6 +90,9 @@ pub struct Request {
 
 /// Where arm64 guests have their PCI bus.
 const PCI: &str = "mem=[start=0x2c000000,size=0x2000000],cam=[start=0x2e000000,size=0x1000000]";
+
+/// MiB that a guest's kernel keeps for the one that saves its memory.
+const CRASH_KERNEL_MIB: u64 = 17;
 
 /// MiB of restricted-DMA pool for each device of a protected VM.
 const SWIOTLB_MIB_PER_DEVICE: u64 = 2;
@@ -106,6 +113,14 @@ pub fn build(request: &Request) -> Vec<String> {
     args.all([if request.balloon { "--balloon-page-reporting" } else { "--no-balloon" }]);
     args.all(["--no-usb"]);
     let swiotlb_mib = protection(&mut args, request);
+    if request.ramdump.is_some() {
+        // The kernel that saves the memory needs a pool as well.
+        args.pair("--params", format!("crashkernel={}M", CRASH_KERNEL_MIB + swiotlb_mib));
+    }
+    if request.kernel_log {
+        args.pair("--params", "printk.devkmsg=on".into());
+        args.pair("--params", "console=hvc0".into());
+    }
     args.pair("--pci", PCI.into());
     args.pair("--mem", (u64::from(request.memory_mib) + swiotlb_mib).to_string());
     match request.cpus {
@@ -168,11 +183,12 @@ fn serial(args: &mut Arguments, request: &Request) {
     };
     let console = output(request.console_out);
     let (failure, log) = (output(Some(request.failure)), output(request.log));
+    let ramdump = output(request.ramdump);
     let is_serial = request.console_in_is_serial;
     args.one(format!("--serial={console}{},hardware=serial,num=1", input(is_serial)));
     args.one(format!("--serial={failure},hardware=serial,num=2"));
     args.one(format!("--serial={console}{},hardware=virtio-console,num=1", input(!is_serial)));
-    args.one("--serial=type=sink,hardware=virtio-console,num=2".into());
+    args.one(format!("--serial={ramdump},hardware=virtio-console,num=2"));
     args.one(format!("--serial={log},hardware=virtio-console,num=3"));
 }
 
@@ -232,6 +248,8 @@ mod tests {
             console_in_is_serial: false,
             log: None,
             failure: 14,
+            ramdump: None,
+            kernel_log: false,
             dump_device_tree: None,
             socket: None,
             overlays: Vec::new(),
@@ -331,6 +349,19 @@ mod tests {
         assert_eq!(config.overlays, [std::path::PathBuf::from("/proc/self/fd/16")]);
         assert!(config.hugepages && config.dont_fork);
         assert_eq!(config.memory_mode, gzvm_vmm::memory::Mode::Prefault);
+    }
+
+    /// Parameters that nobody asked for come first: the user's win.
+    #[test]
+    fn a_debug_policy_adds_parameters() {
+        let plain = Request { ramdump: Some(17), kernel_log: true, ..request() };
+        let expected =
+            ["crashkernel=17M", "printk.devkmsg=on", "console=hvc0", "console=ttyS0 quiet"];
+        assert_eq!(parsed(&plain).params, expected);
+        let dump = "--serial=type=file,path=/proc/self/fd/17,hardware=virtio-console,num=2";
+        assert!(build(&plain).iter().any(|arg| arg == dump), "{:?}", build(&plain));
+        let protected = Request { protected: Some(Firmware::None), kernel_log: false, ..plain };
+        assert_eq!(parsed(&protected).params, ["crashkernel=25M", "console=ttyS0 quiet"]);
     }
 
     #[test]

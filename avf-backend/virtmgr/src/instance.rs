@@ -7,6 +7,7 @@ use crate::control::Control;
 use crate::files::Files;
 use crate::global::Global;
 use crate::launch::{launch, Launched, Outcome};
+use crate::ramdump::Ramdump;
 use anyhow::{bail, Context, Result};
 use avf_aidl::aidl::virtualizationcommon::{DeathReason::DeathReason, ErrorCode::ErrorCode};
 use avf_aidl::aidl::virtualizationservice::{
@@ -35,6 +36,8 @@ pub struct Prepared {
     pub files: Files,
     /// The end of the failure port that this process reads.
     pub failure: OwnedFd,
+    /// What the guest's kernel may leave.
+    pub ramdump: Option<Ramdump>,
 }
 
 #[derive(Debug)]
@@ -130,11 +133,11 @@ impl VmInstance {
         // Whatever happens below, a second try finds no half of a VM.
         match mem::replace(&mut *state, State::Failed) {
             State::NotStarted(prepared) => {
-                let Prepared { program, request, files, failure } = *prepared;
+                let Prepared { program, request, files, failure, ramdump } = *prepared;
                 let launched = launch(&program, &request, files.into_inner(), failure)?;
                 let child = launched.child();
                 let (vm, started) = (Arc::clone(self), Instant::now());
-                let watch = move || vm.watch(launched, started);
+                let watch = move || vm.watch(launched, started, ramdump);
                 let name = format!("vm-{}", self.context.cid());
                 let monitor = thread::Builder::new().name(name).spawn(watch).inspect_err(|_| {
                     // Nobody would notice its end. It may have come already.
@@ -152,14 +155,17 @@ impl VmInstance {
     }
 
     /// Ends it at once, and returns when it has ended.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run: it was not started, or has ended.
     pub fn stop(&self) -> Result<()> {
         let monitor = match &mut *lock(&self.state) {
             State::Running { child, monitor } => {
                 child.kill().context("cannot end the VMM")?;
                 monitor.take()
             }
-            State::Dead => None,
-            State::NotStarted(_) | State::Failed => {
+            State::NotStarted(_) | State::Dead | State::Failed => {
                 bail!("VM {} does not run", self.context.cid())
             }
         };
@@ -168,13 +174,23 @@ impl VmInstance {
         Ok(())
     }
 
+    /// Ends it, for want of somebody who needs it. It may be ending by itself at this moment.
+    pub fn end(&self) {
+        if let Err(e) = self.stop() {
+            log::info!("{e:#}");
+        }
+    }
+
     /// The monitor's thread.
-    fn watch(&self, launched: Launched, started: Instant) {
+    fn watch(&self, launched: Launched, started: Instant, ramdump: Option<Ramdump>) {
         let outcome = launched.wait().unwrap_or_else(|e| {
             log::error!("VM {}: {e:#}", self.context.cid());
             Outcome { reason: DeathReason::INFRASTRUCTURE_ERROR, signal: None, error: None }
         });
         *lock(&self.state) = State::Dead;
+        if let Some(ramdump) = ramdump {
+            ramdump.collect(self.context.cid());
+        }
         // Clients may call back at once: no lock is held while they are told.
         let callbacks = mem::take(&mut *lock(&self.callbacks));
         let cid = i32::try_from(self.context.cid()).unwrap_or(i32::MAX);

@@ -2,7 +2,7 @@
 //! The VMM's process: found, started with the files it needs, and waited for.
 
 use crate::argv::{self, Request};
-use crate::death;
+use crate::{death, signals};
 use anyhow::{Context, Result};
 use avf_aidl::aidl::virtualizationcommon::DeathReason::DeathReason;
 use command_fds::CommandFdExt;
@@ -10,7 +10,7 @@ use gzvm_host::props::Props;
 use shared_child::SharedChild;
 use std::env;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -58,7 +58,7 @@ pub fn launch(
     let mut command = Command::new(program);
     command.arg0(format!("crosvm_{}", request.name)).args(argv::build(request));
     command.stdin(Stdio::null()).stderr(Stdio::piped()).preserved_fds(files);
-    let child = SharedChild::spawn(&mut command);
+    let child = signals::unblocked(|| SharedChild::spawn(&mut command));
     let child = child.with_context(|| format!("cannot start {}", program.display()))?;
     // The command holds this process's copies of `files`; the guest's end of the failure port must
     // not stay open here.
@@ -107,7 +107,8 @@ fn forward(messages: impl Read) -> Option<String> {
         let line = String::from_utf8_lossy(&line);
         match line.trim_end().strip_prefix(ERROR_PREFIX) {
             Some(error) => last = Some(error.to_owned()),
-            None => eprintln!("{}", line.trim_end()),
+            // Whether anybody reads it is not the VM's concern.
+            None => drop(writeln!(io::stderr(), "{}", line.trim_end())),
         }
     }
 }
@@ -117,7 +118,7 @@ fn read_failure(pipe: File) -> String {
     // What could be read counts.
     let _ = (&pipe).take(FAILURE_LIMIT).read_to_end(&mut text);
     // The guest may go on; it must not block.
-    let _ = std::io::copy(&mut &pipe, &mut std::io::sink());
+    let _ = io::copy(&mut &pipe, &mut io::sink());
     String::from_utf8_lossy(&text).into_owned()
 }
 

@@ -25,9 +25,7 @@ impl Drop for VirtualMachine {
     fn drop(&mut self) {
         if self.0.pid().is_ok() {
             log::info!("VM {}: nobody refers to it any more", self.0.context().cid());
-            if let Err(e) = self.0.stop() {
-                log::warn!("{e:#}");
-            }
+            self.0.end();
         }
     }
 }

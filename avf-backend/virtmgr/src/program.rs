@@ -5,6 +5,7 @@ use crate::backend::Backend;
 use crate::context::LocalContexts;
 use crate::global::{self, Global};
 use crate::service::{Contexts, Shared, VirtualizationService};
+use crate::signals;
 use anyhow::{bail, ensure, Context, Result};
 use avf_aidl::aidl::virtualizationservice::IVirtualizationService::BnVirtualizationService;
 use binder::Interface;
@@ -12,10 +13,11 @@ use clap::Parser;
 use com_android_gzvm::aidl::com::android::gzvm::IGzvmBackend::BnGzvmBackend;
 use gzvm_host::permissions::Permissions;
 use gzvm_host::props::Props;
+use nix::fcntl::{fcntl, FcntlArg, FdFlag};
 use nix::sys::resource::{setrlimit, Resource, RLIM_INFINITY};
 use nix::unistd::{getppid, getuid};
 use rpcbinder::{FileDescriptorTransportMode, RpcServer};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
@@ -42,6 +44,9 @@ struct Args {
 /// The program.
 pub fn main() -> ExitCode {
     let args = Args::parse();
+    // Before there are other threads, which inherit it, and other files.
+    signals::outlive_the_terminal();
+    keep_files();
     // What binder's library says of a client that goes, or of a missing service manager, is no news.
     gzvm_logging::init("gzvm_virtmgr", "warn,rsbinder=error,rsbinder::hub=off");
     match run(&args) {
@@ -78,6 +83,17 @@ fn run(args: &Args) -> Result<()> {
     // The client is gone, and so is what its VMs were for.
     shared.stop_all();
     Ok(())
+}
+
+/// Has VMMs not inherit what the client left open by mistake.
+fn keep_files() {
+    for entry in fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(fd) = number.filter(|&fd| fd >= FIRST_FD) {
+            // It may be that of the directory, which is closed by then.
+            let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        }
+    }
 }
 
 /// Takes an inherited descriptor; no process that is started later gets it.

@@ -32,6 +32,8 @@ pub struct Streams {
     pub log: Option<RawFd>,
     /// Where the guest says why it failed.
     pub failure: RawFd,
+    /// Where the guest's kernel saves its memory.
+    pub ramdump: Option<RawFd>,
     /// Where a copy of the device tree goes.
     pub dump_device_tree: Option<RawFd>,
     /// Where commands come from.
@@ -138,6 +140,8 @@ pub fn request(
         console_in_is_serial: config.consoleInputDevice.as_deref() == Some("ttyS0"),
         log: streams.log,
         failure: streams.failure,
+        ramdump: streams.ramdump,
+        kernel_log: false,
         dump_device_tree: streams.dump_device_tree,
         socket: streams.socket,
         overlays: overlays(config, files)?,

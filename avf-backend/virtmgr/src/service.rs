@@ -10,6 +10,8 @@ use crate::files::Files;
 use crate::global::Global;
 use crate::instance::{Prepared, VmInstance};
 use crate::machine::VirtualMachine;
+use crate::policy::DebugPolicy;
+use crate::ramdump::Ramdump;
 use crate::raw::{check, request, Streams};
 use crate::{idsig, image, launch, pump};
 use anyhow::{Context, Result};
@@ -29,13 +31,16 @@ use gzvm_host::permissions::{Permission, Permissions};
 use gzvm_host::props::Props;
 use nix::fcntl::OFlag;
 use rustix::rand::{getrandom, GetRandomFlags};
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// `AtomVmCreationRequested.configType` of raw configurations.
 const RAW_CONFIG: i32 = 2;
+
+/// How many ids in a row may be those of VMs that the service does not know of.
+const ASIDE: usize = 16;
 
 /// Where context ids and directories come from.
 #[derive(Debug)]
@@ -81,14 +86,35 @@ impl Shared {
         }
     }
 
-    fn allocate(&self) -> binder::Result<VmContext> {
-        let context = match &self.contexts {
-            Contexts::Global(global) => {
-                VmContext::global(global.ask(|s| s.allocateGlobalVmContext(self.client))?)
+    fn admit(&self, permission: Permission) -> binder::Result<()> {
+        match self.permissions.allow(self.uid, permission) {
+            true => Ok(()),
+            false => {
+                Err(security(format!("user {} does not have {}", self.uid, permission.name())))
             }
-            Contexts::Local(contexts) => contexts.allocate(),
-        };
-        context.map_err(|e| failed(&e))
+        }
+    }
+
+    fn allocate(&self) -> binder::Result<VmContext> {
+        match &self.contexts {
+            Contexts::Global(global) => self.allocate_globally(global),
+            Contexts::Local(contexts) => contexts.allocate().map_err(|e| failed(&e)),
+        }
+    }
+
+    /// The service does not know of VMs that were started while there was no service: of ids that it
+    /// gives, those VMs' are kept aside.
+    fn allocate_globally(&self, global: &Global) -> binder::Result<VmContext> {
+        let mut aside = Vec::new();
+        loop {
+            let context = global.ask(|s| s.allocateGlobalVmContext(self.client))?;
+            let context = VmContext::global(context).map_err(|e| failed(&e))?;
+            // The VMM notices an id that is taken; nobody need try for ever.
+            if context.is_alone() || aside.len() == ASIDE {
+                return Ok(context);
+            }
+            aside.push(context);
+        }
     }
 
     fn all(&self) -> Vec<Arc<VmInstance>> {
@@ -105,9 +131,7 @@ impl Shared {
     /// Ends all VMs.
     pub fn stop_all(&self) {
         for vm in self.running() {
-            if let Err(e) = vm.stop() {
-                log::warn!("{e:#}");
-            }
+            vm.end();
         }
     }
 
@@ -139,12 +163,10 @@ impl Interface for VirtualizationService {}
 impl VirtualizationService {
     fn create(&self, config: &RawConfig, given: Given<'_>) -> binder::Result<Arc<VmInstance>> {
         let shared = &self.0;
+        shared.admit(Permission::Manage)?;
+        shared.admit(Permission::UseCustom)?;
         check(config, &shared.props)?;
         let context = shared.allocate()?;
-        if !shared.permissions.allow(shared.uid, Permission::UseCustom) {
-            let name = Permission::UseCustom.name();
-            return Err(security(format!("user {} does not have {name}", shared.uid)));
-        }
         let (prepared, control) = self.prepare(config, given, &context)?;
         let vm = VmInstance::new(prepared, context, control, shared.global().cloned());
         let vm = Arc::new(vm);
@@ -161,12 +183,20 @@ impl VirtualizationService {
     ) -> binder::Result<(Prepared, Control)> {
         let shared = &self.0;
         let mut files = Files::default();
-        let (streams, failure, control) =
+        let (mut streams, failure, control) =
             self.streams(given, context, &mut files).map_err(|e| failed(&e))?;
+        let policy = DebugPolicy::load(&shared.props);
+        let ramdump =
+            policy.ramdump().then(|| Ramdump::create(context.dir(), shared.props.ramdump_dir()));
+        let ramdump = ramdump.transpose().map_err(|e| failed(&e))?.map(|(ramdump, end)| {
+            streams.ramdump = Some(files.keep(end));
+            ramdump
+        });
         let request = request(config, &shared.props, context.cid(), streams, &mut files)?;
-        let request = Request { memory_policy: shared.memory_policy(), ..request };
+        let memory_policy = shared.memory_policy();
+        let request = Request { memory_policy, kernel_log: policy.log(), ..request };
         let program = launch::program(&shared.props);
-        Ok((Prepared { program, request, files, failure }, control))
+        Ok((Prepared { program, request, files, failure, ramdump }, control))
     }
 
     /// What the VM's ports are connected to; also this process's end of the failure port.
@@ -199,6 +229,7 @@ impl VirtualizationService {
             console_in: given.console_in.map(|fd| files.copy(fd)).transpose()?,
             log,
             failure: files.keep(theirs),
+            ramdump: None,
             dump_device_tree,
             socket: Some(files.keep(listener)),
         };
@@ -251,6 +282,7 @@ impl IVirtualizationService for VirtualizationService {
     }
 
     fn allocateInstanceId(&self) -> binder::Result<[u8; 64]> {
+        self.0.admit(Permission::Manage)?;
         match self.0.global() {
             Some(global) => global.ask(|service| service.allocateInstanceId()),
             None => random_id().map_err(|e| failed(&e)),
@@ -263,6 +295,7 @@ impl IVirtualizationService for VirtualizationService {
         size: i64,
         kind: PartitionType,
     ) -> binder::Result<()> {
+        self.0.admit(Permission::Manage)?;
         image::initialize(image, size, kind)
     }
 
@@ -271,6 +304,7 @@ impl IVirtualizationService for VirtualizationService {
         input: &ParcelFileDescriptor,
         idsig: &ParcelFileDescriptor,
     ) -> binder::Result<()> {
+        self.0.admit(Permission::Manage)?;
         idsig::write(input, idsig).map_err(|e| failed(&e))
     }
 
@@ -297,12 +331,7 @@ impl IVirtualizationService for VirtualizationService {
     }
 
     fn getDebugPolicy(&self) -> binder::Result<String> {
-        let set = |name| {
-            let value = fs::read(format!("/proc/device-tree/avf/guest/{name}"));
-            value.is_ok_and(|value| value == [0, 0, 0, 1])
-        };
-        let (log, ramdump, adb) = (set("common/log"), set("common/ramdump"), set("microdroid/adb"));
-        Ok(format!("DebugPolicy {{ log: {log}, ramdump: {ramdump}, adb: {adb} }}"))
+        Ok(format!("{:?}", DebugPolicy::load(&self.0.props)))
     }
 
     fn isFeatureEnabled(&self, _feature: &str) -> binder::Result<bool> {
@@ -346,4 +375,46 @@ pub fn random_id() -> Result<[u8; 64]> {
     let mut id = [0; 64];
     getrandom(&mut id, GetRandomFlags::empty()).context("no random numbers")?;
     Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use binder::{ExceptionCode, Exceptions};
+
+    /// The service of a user that is not root.
+    fn service(table: &str) -> (tempfile::TempDir, VirtualizationService) {
+        let dir = tempfile::tempdir().unwrap();
+        let contexts = Contexts::Local(LocalContexts::below(dir.path()).unwrap());
+        let permissions = Permissions::parse(table).unwrap();
+        let shared = Shared::new(Props::default(), permissions, 1000, 1, contexts);
+        (dir, VirtualizationService(Arc::new(shared)))
+    }
+
+    fn create(service: &VirtualizationService) -> binder::Result<()> {
+        let kernel = Some(ParcelFileDescriptor::new(tempfile::tempfile().unwrap()));
+        let config = RawConfig { kernel, platformVersion: "~1.0".into(), ..Default::default() };
+        let config = VirtualMachineConfig::RawConfig(config);
+        service.createVm(&config, None, None, None, None).map(drop)
+    }
+
+    #[test]
+    fn who_may_not_have_vms_is_refused() {
+        for (table, missing) in
+            [("1 manage custom", "MANAGE"), ("* custom", "MANAGE"), ("1000 manage", "USE_CUSTOM")]
+        {
+            let (_dir, service) = service(table);
+            let status = create(&service).unwrap_err();
+            assert_eq!(status.exception_code(), ExceptionCode::SECURITY);
+            let words = format!("user 1000 does not have android.permission.{missing}_VIRTUAL");
+            assert!(status.message().is_some_and(|text| text.contains(&words)), "{status}");
+            // Who may have VMs may have what they need.
+            let file = ParcelFileDescriptor::new(tempfile::tempfile().unwrap());
+            let made = service.initializeWritablePartition(&file, 1, PartitionType::RAW);
+            let answers = [made.is_ok(), service.allocateInstanceId().is_ok()];
+            assert_eq!(answers, [missing != "MANAGE"; 2]);
+        }
+        let (_dir, service) = service("1000 custom manage");
+        create(&service).unwrap();
+    }
 }

@@ -5,11 +5,12 @@
 
 mod support;
 
-use nix::sys::signal::{kill, Signal};
+use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use support::virtmgr;
@@ -230,6 +231,61 @@ fn a_service_that_dies_is_said() {
     // A VMM notices that by itself; this one is a script.
     let vmm = fs::read_to_string(world.path("pid")).unwrap();
     kill(Pid::from_raw(vmm.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+}
+
+/// Control-C at the terminal: all processes have it, and nothing stays behind.
+#[test]
+fn an_interrupt_ends_it_all() {
+    let world = World::new("echo $$ > ${0%/*}/pid; echo $PPID > ${0%/*}/virtmgr; exec sleep 1000");
+    let mut command = world.command(&world.plain(), &[]);
+    let mut tool = command.process_group(0).stdout(Stdio::null()).spawn().unwrap();
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        let done = (0..3000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            done()
+        });
+        assert!(done, "{what} does not come");
+    };
+    let pid = |name: &str| {
+        let text = fs::read_to_string(world.path(name)).ok()?;
+        Some(Pid::from_raw(text.strip_suffix('\n')?.parse().ok()?))
+    };
+    until("the VM", &|| pid("pid").is_some() && pid("virtmgr").is_some());
+    let directories = || {
+        let names = fs::read_dir(world.dir.path()).unwrap().flatten();
+        names.filter(|e| e.file_name().to_string_lossy().starts_with("gzvm-virtmgr-")).count()
+    };
+    assert_eq!(directories(), 1);
+    killpg(Pid::from_raw(tool.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    assert_eq!(tool.wait().unwrap().signal(), Some(Signal::SIGINT as i32));
+    let ended = |name| {
+        // Whoever has inherited it may let it lie.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid(name).unwrap()));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    };
+    for name in ["pid", "virtmgr"] {
+        until(name, &|| ended(name));
+    }
+    assert_eq!(directories(), 0);
+}
+
+#[test]
+fn nobody_need_read_what_is_printed() {
+    let world = World::new("echo noise >&2; exit 0");
+    let closed = || {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let config = world.plain();
+    let run = world.command(&config, &["--exit-status"]).stdout(closed()).output().unwrap();
+    assert_eq!((run.status.code(), err(&run)), (Some(0), "noise\n".into()));
+    let run = world.command(&config, &[]).stdout(closed()).stderr(closed()).status().unwrap();
+    assert_eq!(run.code(), Some(0));
+    let mut list = Command::new(env!("CARGO_BIN_EXE_vm"));
+    list.arg("list").env("GZVM_VIRTMGR", virtmgr()).env("TMPDIR", world.dir.path());
+    let list = list.env("GZVM_PROPS", world.path("props")).stdout(closed()).output().unwrap();
+    assert_eq!((list.status.code(), err(&list)), (Some(0), String::new()));
 }
 
 #[test]

@@ -76,11 +76,15 @@ fn partitions_are_what_avf_makes() {
     fs::write(&raw, "mine").unwrap();
     assert!(error(&["create-partition", raw.to_str().unwrap(), "4096"]).contains("cannot create"));
     assert_eq!(fs::read(&raw).unwrap(), b"mine");
-    // One that cannot be made is not left.
+    // Sizes are rounded up to pages, as AVF rounds them.
     let small = dir.path().join("small");
-    let error = error(&["create-partition", "-t", "instance", small.to_str().unwrap(), "4"]);
-    assert!(error.contains("small: sizeBytes"), "{error}");
-    assert!(!small.exists());
+    let output = vm(&["create-partition", "-t", "instance", small.to_str().unwrap(), "4"]);
+    assert!(output.status.success() && fs::metadata(&small).unwrap().len() == 4096);
+    // One that cannot be made is not left.
+    let none = dir.path().join("none");
+    let error = error(&["create-partition", "-t", "instance", none.to_str().unwrap(), "0"]);
+    assert!(error.contains("none: sizeBytes"), "{error}");
+    assert!(!none.exists());
 }
 
 #[test]

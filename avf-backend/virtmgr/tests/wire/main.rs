@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
+mod life;
 mod parcel;
 mod session;
 
@@ -36,6 +37,7 @@ const GET_CID: u32 = FIRST;
 const GET_STATE: u32 = FIRST + 1;
 const REGISTER_CALLBACK: u32 = FIRST + 2;
 const START: u32 = FIRST + 3;
+const STOP: u32 = FIRST + 4;
 const SET_HOST_CONSOLE_NAME: u32 = FIRST + 9;
 const ON_DIED: u32 = FIRST + 4;
 
@@ -43,10 +45,15 @@ const ON_DIED: u32 = FIRST + 4;
 const INTERFACE: u32 = u32::from_be_bytes(*b"_NTF");
 const PING: u32 = u32::from_be_bytes(*b"_PNG");
 
+const NOT_STARTED: i32 = 0;
 const STARTING: i32 = 1;
+const DEAD: i32 = 6;
 const REBOOT: i32 = 5;
 const SERVICE_SPECIFIC: i32 = -8;
 const UNSUPPORTED_OPERATION: i32 = -7;
+
+/// Connections for callbacks that Android's Java library makes; its tool makes 2.
+const CALLBACKS: usize = 16;
 
 /// How long a slow machine may take for a callback, in milliseconds.
 const PATIENCE: u16 = 60_000;
@@ -63,7 +70,15 @@ struct World {
 
 impl World {
     fn new(script: &str) -> Self {
+        Self::with(script, "")
+    }
+
+    /// With properties, where `DIR` is the directory.
+    fn with(script: &str, props: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let props = props.replace("DIR", &dir.path().display().to_string());
+        let file = dir.path().join("props");
+        fs::write(&file, props).unwrap();
         let vmm = dir.path().join("gzvm_vmm");
         let path = dir.path().display();
         fs::write(&vmm, format!("#!/bin/sh\necho \"$0 $@\" > {path}/args\n{script}\n")).unwrap();
@@ -73,8 +88,11 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gzvm_virtmgr"));
         let number = |socket: &UnixStream| socket.as_raw_fd().to_string();
         command.args(["--rpc-server-fd", &number(&theirs), "--ready-fd", &number(&theirs_ready)]);
-        command.preserved_fds([theirs, theirs_ready].map(OwnedFd::from).into());
-        command.env("GZVM_VMM", vmm).env("TMPDIR", dir.path()).env("GZVM_PROPS", "/dev/null");
+        // Clients have files that they keep open by mistake: it must not pass them on.
+        let mistake = File::open("/dev/null").unwrap().into();
+        let theirs = [theirs, theirs_ready].map(OwnedFd::from).into_iter();
+        command.preserved_fds(theirs.chain([mistake]).collect());
+        command.env("GZVM_VMM", vmm).env("TMPDIR", dir.path()).env("GZVM_PROPS", file);
         let virtmgr = command.spawn().unwrap();
         drop(command);
         let mut byte = String::new();
@@ -224,7 +242,7 @@ fn a_session_as_libbinder_sets_it_up() {
     let id = first.session_id();
     let more = (1..threads).map(|_| Connection::outgoing(world.bootstrap(), &id));
     let mut more: Vec<_> = more.collect();
-    let mut callbacks = [(); 2].map(|()| Connection::incoming(world.bootstrap(), &id));
+    let mut callbacks = [(); CALLBACKS].map(|()| Connection::incoming(world.bootstrap(), &id));
     let root = first.root();
     assert_eq!(Reader(&first.call(root, INTERFACE, &Writer::default())).string(), SERVICE);
     first.call(root, PING, &Writer::default());

@@ -164,6 +164,17 @@ impl Connection {
         }
     }
 
+    /// Gives back references to an object of the server's.
+    pub fn release(&mut self, address: u64, count: u32) {
+        let mut message = DEC_STRONG.to_le_bytes().to_vec();
+        message.extend(16_u32.to_le_bytes());
+        message.extend([0; 8]);
+        message.extend(address.to_le_bytes());
+        message.extend(count.to_le_bytes());
+        message.extend([0; 4]);
+        self.socket.write_all(&message).unwrap();
+    }
+
     /// The server's root object.
     pub fn root(&mut self) -> u64 {
         Reader(&self.call(0, GET_ROOT, &Writer::default())).binder()
