@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Do the tests notice what they are for? Each patch below `tests/device/mutations/` breaks the
-//! driver, the hypervisor or the VMM on purpose and names the test that must then fail. Its head:
+//! driver, the hypervisor, the VMM, the services or `vm` on purpose and names the test that must then
+//! fail. Its head:
 //!
 //! ```text
 //! Fails: PROGRAM TEST       the test that must fail, unless there is a line "Says:"
@@ -37,8 +38,14 @@ use crate::source;
 use crate::toolchain;
 use crate::ui::Step;
 
-/// The program name of tests that run on this machine instead of in QEMU.
-const MODEL: &str = "model";
+/// Program names of tests that run on this machine instead of in QEMU, and the packages.
+const ON_THIS_MACHINE: &[(&str, &str)] = &[
+    ("model", "gzvm-model"),
+    ("rpcbinder", "rpcbinder"),
+    ("virtmgr", "gzvm-virtmgr"),
+    ("virtualizationservice", "gzvm-virtualizationservice"),
+    ("vm", "vm"),
+];
 /// Seconds for one boot with one test, and without a word on the console.
 const LIMITS: (u64, u64) = (300, 150);
 
@@ -158,10 +165,10 @@ fn attempt(project: &Project, parts: &Parts, mutation: &Mutation) -> Result<Case
     copy_sources(&project.top, &tree)?;
     apply(&mutation.patch, &tree)?;
     let promise = &mutation.promise;
-    let cases = if promise.program == MODEL {
-        on_this_machine(project, &tree, mutation)?
-    } else {
-        in_qemu(project, parts, &tree, mutation)?
+    let package = ON_THIS_MACHINE.iter().find(|(program, _)| *program == promise.program);
+    let cases = match package {
+        Some((_, package)) => on_this_machine(project, &tree, mutation, package)?,
+        None => in_qemu(project, parts, &tree, mutation)?,
     };
     if cases.iter().any(|case| promise.kept(case)) {
         let name = format!("{} {} notices it", promise.program, promise.test);
@@ -203,9 +210,14 @@ fn apply(patch: &Path, tree: &Path) -> Result<()> {
         .context("the patch does not apply any more: make it anew for the present code")
 }
 
-fn on_this_machine(project: &Project, tree: &Path, mutation: &Mutation) -> Result<Vec<Case>> {
+fn on_this_machine(
+    project: &Project,
+    tree: &Path,
+    mutation: &Mutation,
+    package: &str,
+) -> Result<Vec<Case>> {
     let mut command = Command::new("cargo");
-    command.current_dir(tree).args(["test", "--color=never", "-p", "gzvm-model", "--target-dir"]);
+    command.current_dir(tree).args(["test", "--color=never", "-p", package, "--target-dir"]);
     command.arg(project.target.join("mutant")).args(["--", &mutation.promise.test]);
     let mut parser = Parser::default();
     let mut step = Step::start(&mutation.name);
