@@ -4,6 +4,7 @@
 //! Nodes, names and values are crosvm's, since AOSP's firmware takes the tree apart (what it does
 //! not expect, it drops or refuses) and its tests compare it with a reference.
 
+use super::overlay::SYMBOLS;
 use super::tree::Node;
 use super::FdtError;
 use crate::devices::pci::{slot_spi, PciWindows};
@@ -105,6 +106,10 @@ impl Description<'_> {
         self.stall_detector(root.child(&at("vmwdt", STALL_DETECTOR)));
         self.pci(root.child("pci"));
         self.config(root.child("config"));
+        // The driver of this name talks to KVM, and leaves alone what is not KVM's.
+        root.child("cpufreq").set_strings("compatible", &["virtual,kvm-cpufreq"]);
+        // Labels that overlays can refer to.
+        root.child(SYMBOLS).set_strings("intc", &["/intc"]);
         // rialto fails without it; what is below comes from overlays.
         root.child("avf");
         Ok(root)

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Applies overlays: virtmgr's, whose fragments name their target by path, and those that refer to
-//! the tree by phandle, or to the label of its interrupt controller, as crosvm takes them.
+//! the tree by phandle or by a label of its own.
 
 mod fixups;
 
 use super::read::{self, ReadError};
 use super::tree::Node;
 use thiserror::Error;
+
+/// The node whose properties are labels, and the paths of the nodes that have them.
+pub const SYMBOLS: &str = "__symbols__";
 
 /// Why an overlay cannot be applied.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -15,7 +18,7 @@ pub enum OverlayError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// It refers to a label that the tree does not have.
-    #[error("there is no label {0}: overlays can refer to intc, the interrupt controller")]
+    #[error("there is no label {0}: overlays can refer to those in /__symbols__")]
     NoSuchLabel(String),
     /// A list of its references points to where none is.
     #[error("damaged: there is no reference at {0}")]
@@ -71,6 +74,7 @@ pub(crate) mod tests {
         let mut root = Node::new("");
         root.child("avf").set_cells("old", &[1]);
         root.child("intc").set_cells("phandle", &[1]);
+        root.child(SYMBOLS).set_strings("intc", &["/intc"]);
         root.child("clock").set_cells("phandle", &[24]);
         root
     }

@@ -82,6 +82,44 @@ fn plain_vm() {
     assert_eq!(cells(&fdt, "/vmwdt@3000", "timeout-sec"), [10]);
 }
 
+/// AVF compares all names with a reference (avf_backcompat_tests).
+#[test]
+fn nodes_are_crosvms() {
+    let names = |blob: &[u8]| {
+        let tree = super::super::read::read(blob).unwrap();
+        let mut names: Vec<String> = tree.children().iter().map(|n| n.name().into()).collect();
+        names.sort();
+        names
+    };
+    let mut expected = vec![
+        "U6_16550A@2e8",
+        "U6_16550A@2f8",
+        "U6_16550A@3e8",
+        "U6_16550A@3f8",
+        "__symbols__",
+        "avf",
+        "chosen",
+        "config",
+        "cpufreq",
+        "cpus",
+        "intc",
+        "memory",
+        "pci",
+        "pclk@3M",
+        "psci",
+        "rtc@2000",
+        "timer",
+        "vmwdt@3000",
+    ];
+    let plain = blob(64 * MIB, None, 1, false);
+    assert_eq!(names(&plain), expected);
+    let fdt = Fdt::new(&plain).unwrap();
+    assert_eq!(text(&fdt, "/cpufreq", "compatible"), "virtual,kvm-cpufreq\0");
+    assert_eq!(text(&fdt, "/__symbols__", "intc"), "/intc\0");
+    expected.insert(15, "reserved-memory");
+    assert_eq!(names(&blob(64 * MIB, Some(8 * MIB), 1, true)), expected);
+}
+
 #[test]
 fn chosen() {
     let blob = blob(64 * MIB, None, 1, false);

@@ -3,10 +3,8 @@
 //! its own must not collide with the tree's, and references to labels of the tree are filled in.
 
 use super::super::tree::Node;
-use super::OverlayError;
+use super::{text, OverlayError, SYMBOLS};
 
-/// Labels of the tree, and the nodes that have them: crosvm's.
-const LABELS: [(&str, &str); 1] = [("intc", "/intc")];
 /// The properties that give a node its phandle.
 const PHANDLES: [&str; 2] = ["phandle", "linux,phandle"];
 /// Bytes of a cell.
@@ -74,8 +72,8 @@ fn move_references(node: &mut Node, local: &Node, shift: u32) -> Result<(), Over
 }
 
 fn labelled(base: &Node, label: &str) -> Result<u32, OverlayError> {
-    let known = LABELS.iter().find(|(name, _)| *name == label);
-    let node = known.and_then(|(_, path)| base.find(path));
+    let path = base.find(SYMBOLS).and_then(|symbols| text(symbols.property(label)?));
+    let node = path.and_then(|path| base.find(path));
     node.and_then(phandle).ok_or_else(|| OverlayError::NoSuchLabel(label.into()))
 }
 
