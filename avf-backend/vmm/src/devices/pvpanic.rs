@@ -53,6 +53,14 @@ impl PciDevice for PvPanic {
     fn config_write(&self, offset: usize, data: &[u8]) {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
     }
+
+    fn memory(&self) -> Option<&dyn MmioDevice> {
+        Some(self)
+    }
+
+    fn wanted(&self) -> Option<u32> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).memory()
+    }
 }
 
 impl MmioDevice for PvPanic {

@@ -71,12 +71,19 @@ impl ConfigSpace {
         config
     }
 
-    /// Gives the function `size` bytes (a power of two) of memory at `address` as BAR 0. The guest
-    /// can find out the size as usual; the memory stays where it is.
+    /// Gives the function `size` bytes (a power of two) of memory at `address` as BAR 0.
     pub fn set_memory(&mut self, address: u32, size: u32) {
         self.put(BAR0, &address.to_le_bytes());
         let mask = !(size - 1);
         self.writable[BAR0..BAR0 + 4].copy_from_slice(&mask.to_le_bytes());
+    }
+
+    /// Where the guest wants the function's memory; `None` while it asks for the memory's size, by
+    /// setting all the bits that it can.
+    pub fn memory(&self) -> Option<u32> {
+        let mask = self.writable.get(BAR0..).and_then(|rest| rest.first_chunk());
+        let mask = mask.map_or(0, |mask| u32::from_le_bytes(*mask));
+        Some(self.word(BAR0) & mask).filter(|&address| address != mask)
     }
 
     /// Lets the function interrupt through INTA; `line` is what the guest's firmware would have
@@ -157,10 +164,11 @@ mod tests {
         let mut config = ConfigSpace::new(&IDENTITY);
         config.set_memory(0x2c00_8000, 0x4000);
         assert_eq!(config.word(BAR0), 0x2c00_8000);
+        assert_eq!(config.memory(), Some(0x2c00_8000));
         config.write(BAR0, &[0xff; 4]);
-        assert_eq!(config.word(BAR0), 0xffff_c000);
-        config.write(BAR0, &0x2c00_8000_u32.to_le_bytes());
-        assert_eq!(config.word(BAR0), 0x2c00_8000);
+        assert_eq!((config.word(BAR0), config.memory()), (0xffff_c000, None));
+        config.write(BAR0, &0x2c00_9234_u32.to_le_bytes());
+        assert_eq!((config.word(BAR0), config.memory()), (0x2c00_8000, Some(0x2c00_8000)));
         config.write(BAR0 + 4, &[0xff; 4]);
         assert_eq!(config.word(BAR0 + 4), 0, "there is only one");
     }

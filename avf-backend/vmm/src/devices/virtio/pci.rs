@@ -8,7 +8,8 @@ use crate::devices::bus::MmioDevice;
 use crate::devices::pci::{ConfigSpace, Identity, PciDevice, Slot};
 use crate::event::VmEvent;
 use crate::layout::Region;
-use std::os::fd::AsFd;
+use nix::sys::eventfd::EventFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,7 +48,48 @@ pub struct VirtioPci {
     interrupt: Arc<Interrupt>,
     /// Where the configuration access capability is.
     window: usize,
-    bar: Region,
+    doorbells: Mutex<Doorbells>,
+}
+
+/// The driver's notifications, caught in the kernel.
+struct Doorbells {
+    vm: Option<Arc<gzvm::Vm>>,
+    kicks: Vec<Arc<EventFd>>,
+    /// Start of the BAR 0 that they are placed in.
+    placed: Option<u64>,
+}
+
+impl Doorbells {
+    /// Takes them to a BAR 0 at `bar`.
+    fn move_to(&mut self, bar: Option<u64>) -> gzvm::Result<()> {
+        if self.placed == bar {
+            return Ok(());
+        }
+        if let Some(old) = self.placed.take() {
+            self.each(old, gzvm::Vm::unregister_ioeventfd)?;
+        }
+        if let Some(new) = bar {
+            if let Err(e) = self.each(new, gzvm::Vm::register_ioeventfd) {
+                // Those that were placed. That the others were not is no news.
+                let _ = self.each(new, gzvm::Vm::unregister_ioeventfd);
+                return Err(e);
+            }
+        }
+        self.placed = bar;
+        Ok(())
+    }
+
+    /// Does something with the doorbell of each queue, in a BAR 0 at `bar`.
+    fn each(
+        &self,
+        bar: u64,
+        act: fn(&gzvm::Vm, BorrowedFd<'_>, u64, u32, Option<u64>) -> gzvm::Result<()>,
+    ) -> gzvm::Result<()> {
+        let Some(vm) = &self.vm else { return Ok(()) };
+        // CAST: a small constant.
+        let addresses = (bar + NOTIFY.start..).step_by(NOTIFY_STEP as usize);
+        addresses.zip(&self.kicks).try_for_each(|(at, kick)| act(vm, kick.as_fd(), at, 0, None))
+    }
 }
 
 impl VirtioPci {
@@ -74,18 +116,15 @@ impl VirtioPci {
         let window = config.add_capability(CAP_VENDOR, &capability(CFG_PCI, nothing, 20, &[0; 4]));
         config.make_writable(window + PCI_CFG_BAR, 1);
         config.make_writable(window + PCI_CFG_OFFSET, 8);
+        let kicks = transport.kicks().to_vec();
+        let doorbells = Doorbells { vm: None, kicks, placed: None };
         Self {
             config: Mutex::new(config),
             transport: Mutex::new(transport),
             interrupt,
             window,
-            bar,
+            doorbells: Mutex::new(doorbells),
         }
-    }
-
-    /// BAR 0.
-    pub fn bar(&self) -> Region {
-        self.bar
     }
 
     /// Connects interrupt and notifications to the VM; a guest that does not share its queues is told
@@ -93,11 +132,13 @@ impl VirtioPci {
     pub fn connect(&self, vm: &Arc<gzvm::Vm>, events: &Sender<VmEvent>) -> gzvm::Result<()> {
         self.interrupt.connect(vm)?;
         self.transport().connect(Arc::clone(vm), events.clone());
-        let notify = self.bar.start + NOTIFY.start;
-        for (at, kick) in (notify..).step_by(4).zip(self.transport().kicks()) {
-            vm.register_ioeventfd(kick.as_fd(), at, 0, None)?;
-        }
-        Ok(())
+        let mut doorbells = self.doorbells();
+        doorbells.vm = Some(Arc::clone(vm));
+        doorbells.move_to(self.wanted().map(u64::from))
+    }
+
+    fn doorbells(&self) -> MutexGuard<'_, Doorbells> {
+        self.doorbells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn transport(&self) -> MutexGuard<'_, Transport> {
@@ -152,6 +193,22 @@ impl PciDevice for VirtioPci {
         match self.window_target(offset) {
             Some((target, length)) if length <= data.len() => self.write(target, &data[..length]),
             _ => self.config().write(offset, data),
+        }
+    }
+
+    fn memory(&self) -> Option<&dyn MmioDevice> {
+        Some(self)
+    }
+
+    fn wanted(&self) -> Option<u32> {
+        self.config().memory()
+    }
+
+    /// Where another device's doorbells are still in the way they are placed when those are gone;
+    /// until then [`MmioDevice::write`] takes the notifications.
+    fn moved(&self, to: Option<u64>) {
+        if let Err(e) = self.doorbells().move_to(to) {
+            log::debug!("doorbells at {to:x?}: {e}");
         }
     }
 }
