@@ -8,8 +8,6 @@ use crate::files::{path, Files};
 use anyhow::{Context, Result};
 use avf_aidl::aidl::virtualizationservice::{DiskImage::DiskImage, Partition::Partition};
 use gzvm_vmm::disk::composite::gpt::{Partition as Entry, PartitionedDisk};
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsFd, RawFd};
 use uuid::Uuid;
 
@@ -64,18 +62,9 @@ fn compose(partitions: &[Partition], files: &mut Files) -> binder::Result<RawFd>
     made("composite", &disk.list(&path(start), &path(end)))
 }
 
-/// Bytes of a file or a block device.
+/// Bytes of the partition that a file, sparse image or block device makes.
 fn size(image: &impl AsFd) -> Result<u64> {
-    // A copy shares the position: it is put back.
-    let mut file = File::from(image.as_fd().try_clone_to_owned()?);
-    let size = file.metadata()?.len();
-    if size != 0 {
-        return Ok(size);
-    }
-    let position = file.stream_position()?;
-    let end = file.seek(SeekFrom::End(0))?;
-    file.seek(SeekFrom::Start(position))?;
-    Ok(end)
+    Ok(gzvm_vmm::disk::image_size(image.as_fd().try_clone_to_owned()?.into())?)
 }
 
 #[cfg(test)]

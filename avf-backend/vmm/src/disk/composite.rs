@@ -18,9 +18,11 @@
 
 pub mod gpt;
 
-use super::{open_file, Disk};
+use super::{open_file, open_image, starts_with, Disk};
+use crate::files;
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -33,17 +35,15 @@ const LIST_LIMIT: usize = 1 << 20;
 ///
 /// Invariant: components are sorted by offset, the first is at 0, none is empty, and the last one
 /// ends at `size`.
-#[derive(Debug)]
 pub struct Composite {
     components: Vec<Component>,
     size: u64,
 }
 
-#[derive(Debug)]
 struct Component {
     offset: u64,
     length: u64,
-    file: File,
+    contents: Box<dyn Disk>,
     file_offset: u64,
     writable: bool,
 }
@@ -52,11 +52,7 @@ impl Composite {
     /// Whether `file` describes a composite disk.
     pub fn detect(file: &File) -> io::Result<bool> {
         let mut start = [0; MAGIC.len()];
-        match file.read_exact_at(&mut start, 0) {
-            Ok(()) => Ok(start == MAGIC),
-            Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
-            Err(e) => Err(e),
-        }
+        Ok(starts_with(file, &mut start)? && start == MAGIC)
     }
 
     /// Opens the disk that `file` describes.
@@ -95,19 +91,18 @@ impl Composite {
     fn each(
         &self,
         offset: u64,
-        len: usize,
-        mut access: impl FnMut(&Component, u64, std::ops::Range<usize>) -> io::Result<()>,
+        len: u64,
+        mut access: impl FnMut(&Component, u64, Range<u64>) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut done = 0;
         while done < len {
-            // CAST: `usize` has 64 bits on the supported machines.
-            let at = offset.checked_add(done as u64).ok_or_else(|| invalid("overflow"))?;
+            let at = offset.checked_add(done).ok_or_else(|| invalid("overflow"))?;
             let next = self.components.partition_point(|component| component.offset <= at);
             let component = next.checked_sub(1).and_then(|index| self.components.get(index));
             let component = component.ok_or_else(|| invalid("outside of the disk"))?;
             let inside = at - component.offset;
             let left = component.length.saturating_sub(inside);
-            let count = usize::try_from(left).unwrap_or(usize::MAX).min(len - done);
+            let count = left.min(len - done);
             if count == 0 {
                 return Err(invalid("outside of the disk"));
             }
@@ -124,41 +119,52 @@ impl Disk for Composite {
     }
 
     fn read_at(&self, data: &mut [u8], offset: u64) -> io::Result<()> {
-        let len = data.len();
-        self.each(offset, len, |component, at, range| component.read(&mut data[range], at))
+        // CAST, here and below: `usize` has 64 bits on the supported machines.
+        self.each(offset, data.len() as u64, |component, at, range| {
+            component.read(&mut data[range.start as usize..range.end as usize], at)
+        })
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.each(offset, data.len(), |component, at, range| {
-            if !component.writable {
-                return Err(io::Error::new(ErrorKind::PermissionDenied, "a read-only partition"));
-            }
-            component.file.write_all_at(&data[range], at)
+        self.each(offset, data.len() as u64, |component, at, range| {
+            let data = &data[range.start as usize..range.end as usize];
+            component.writable()?.write_at(data, at)
+        })
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        self.each(offset, len, |component, at, range| {
+            component.writable()?.write_zeroes(at, range.end - range.start, unmap)
+        })
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.each(offset, len, |component, at, range| {
+            component.writable()?.discard(at, range.end - range.start)
         })
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.components.iter().filter(|c| c.writable).try_for_each(|c| c.file.sync_data())
+        self.components.iter().filter(|c| c.writable).try_for_each(|c| c.contents.flush())
     }
 }
 
 impl Component {
     /// A file that is shorter than its component is followed by zeros.
     fn read(&self, data: &mut [u8], at: u64) -> io::Result<()> {
-        let mut done = 0;
-        while done < data.len() {
-            // CAST: as above.
-            match self.file.read_at(&mut data[done..], at + done as u64) {
-                Ok(0) => {
-                    data[done..].fill(0);
-                    return Ok(());
-                }
-                Ok(count) => done += count,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
+        let there = self.contents.size().saturating_sub(at);
+        let there = usize::try_from(there).unwrap_or(usize::MAX).min(data.len());
+        let (data, zeros) = data.split_at_mut(there);
+        zeros.fill(0);
+        self.contents.read_at(data, at)
+    }
+
+    /// Its contents, if the guest may write them.
+    fn writable(&self) -> io::Result<&dyn Disk> {
+        match self.writable {
+            true => Ok(&*self.contents),
+            false => Err(io::Error::new(ErrorKind::PermissionDenied, "a read-only partition")),
         }
-        Ok(())
     }
 }
 
@@ -189,9 +195,15 @@ impl Part {
         }
         let named =
             |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", self.path.display()));
+        // A disk's contents may be a stranger's: they must not have this process open files.
+        if !files::is_inherited(&self.path) {
+            let why = "only files that were handed over (/proc/self/fd/N) can be components";
+            return Err(named(io::Error::new(ErrorKind::PermissionDenied, why)));
+        }
         let file = open_file(&self.path, self.writable).map_err(named)?;
+        let contents = open_image(file, self.writable).map_err(named)?;
         let (offset, file_offset, writable) = (self.offset, self.file_offset, self.writable);
-        Ok(Component { offset, length, file, file_offset, writable })
+        Ok(Component { offset, length, contents, file_offset, writable })
     }
 
     fn write(&self) -> Vec<u8> {
@@ -310,11 +322,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::io::Write;
-    use std::path::Path;
+    use std::os::fd::AsRawFd;
     use tempfile::NamedTempFile;
 
-    fn part(path: &Path, offset: u64, writable: bool, file_offset: u64) -> Part {
-        Part { path: path.into(), offset, writable, file_offset }
+    fn part(file: &NamedTempFile, offset: u64, writable: bool, file_offset: u64) -> Part {
+        let path = format!("/proc/self/fd/{}", file.as_file().as_raw_fd()).into();
+        Part { path, offset, writable, file_offset }
     }
 
     fn composite(version: u64, parts: &[Part], length: u64) -> NamedTempFile {
@@ -324,7 +337,8 @@ mod tests {
     /// The bytes of a message that another program wrote.
     #[test]
     fn the_encoding_is_protobufs() {
-        let parts = vec![part(Path::new("/a"), 0x1234, true, 0)];
+        let path = "/a".into();
+        let parts = vec![Part { path, offset: 0x1234, writable: true, file_offset: 0 }];
         let text = Description { version: 2, parts, length: 300 }.write();
         let expected = b"\x08\x02\x12\x0b\x0a\x02/a\x10\xb4\x24\x18\x01\x20\x00\x18\xac\x02";
         assert_eq!(text[MAGIC.len()..], expected[..]);
@@ -340,7 +354,7 @@ mod tests {
     fn parts_follow_each_other() {
         let (a, b) = (file(b"aaaa"), file(b"xxbbbb"));
         // Out of order, the second one from the middle of its file, and a gap of zeros behind a.
-        let parts = [part(b.path(), 6, true, 2), part(a.path(), 0, false, 0)];
+        let parts = [part(&b, 6, true, 2), part(&a, 0, false, 0)];
         let disk = super::super::open(composite(2, &parts, 10).path(), false).unwrap();
         let mut all = [9; 10];
         disk.read_at(&mut all, 0).unwrap();
@@ -350,6 +364,12 @@ mod tests {
         let error = disk.write_at(b"zz", 5).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         assert_eq!(std::fs::read(a.path()).unwrap(), b"aaaa");
+        disk.write_zeroes(8, 2, true).unwrap();
+        disk.discard(6, 0).unwrap();
+        assert_eq!(std::fs::read(b.path()).unwrap(), b"xxbc\0\0");
+        for refused in [disk.write_zeroes(4, 3, false), disk.discard(0, 1)] {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        }
         disk.flush().unwrap();
         assert!(disk.read_at(&mut all, 1).is_err(), "behind the end");
     }
@@ -357,20 +377,27 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let a = file(b"aaaa");
-        let path = a.path();
         for (version, parts, length) in [
-            (3, vec![part(path, 0, false, 0)], 4),
+            (3, vec![part(&a, 0, false, 0)], 4),
             (2, vec![], 4),
-            (2, vec![part(path, 1, false, 0)], 4),
-            (2, vec![part(path, 0, false, 0), part(path, 0, false, 0)], 4),
-            (2, vec![part(path, 0, false, 0), part(path, 8, false, 0)], 4),
-            (2, vec![part(path, 0, false, u64::MAX)], 4),
-            (2, vec![part(Path::new("/nonexistent"), 0, false, 0)], 4),
+            (2, vec![part(&a, 1, false, 0)], 4),
+            (2, vec![part(&a, 0, false, 0), part(&a, 0, false, 0)], 4),
+            (2, vec![part(&a, 0, false, 0), part(&a, 8, false, 0)], 4),
+            (2, vec![part(&a, 0, false, u64::MAX)], 4),
         ] {
             let disk = composite(version, &parts, length);
             let error = super::super::open(disk.path(), false).map(drop).unwrap_err().to_string();
-            assert!(error.contains("composite") || error.contains("nonexistent"), "{error}");
+            assert!(error.contains("composite"), "{error}");
         }
+    }
+
+    #[test]
+    fn nothing_is_opened_by_name() {
+        let a = file(b"aaaa");
+        let part = Part { path: a.path().into(), ..part(&a, 0, false, 0) };
+        let disk = composite(2, &[part], 4);
+        let error = super::super::open(disk.path(), false).map(drop).unwrap_err().to_string();
+        assert!(error.contains("handed over"), "{error}");
     }
 
     proptest! {

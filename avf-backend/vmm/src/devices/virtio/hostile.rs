@@ -44,7 +44,7 @@ pub fn rings() -> impl Strategy<Value = Rings> {
     let descriptor = (address, len, flags, 0..SIZE + 2);
     let index = prop_oneof![4 => 0..=SIZE, 1 => any::<u16>()];
     // A block device's requests: type, and a sector.
-    let kind = prop_oneof![4 => 0..2_u32, 1 => 0..10_u32, 1 => any::<u32>()];
+    let kind = prop_oneof![4 => 0..2_u32, 1 => 0..16_u32, 1 => any::<u32>()];
     let sector = prop_oneof![4 => 0..8_u64, 1 => any::<u64>()];
     let data = vec((kind, sector), 4).prop_map(|requests| {
         let bytes = |(kind, sector): (u32, u64)| {
@@ -58,7 +58,17 @@ pub fn rings() -> impl Strategy<Value = Rings> {
     )
 }
 
+/// Where the answer to [`Rings::request`] is.
+pub const ANSWER: GuestAddress = GuestAddress(RAM_BASE + BUFFERS / 2);
+
 impl Rings {
+    /// Rings with one request: these bytes, at most 64, and room for an answer of so many.
+    pub fn request(bytes: &[u8], answer: u32) -> Self {
+        let len = u32::try_from(bytes.len()).unwrap();
+        let descriptors = vec![(RAM_BASE, len, 1, 1), (ANSWER.0, answer, 2, 0)];
+        Self { descriptors, available: vec![0], index: 1, data: bytes.to_vec() }
+    }
+
     fn write(&self, memory: &GuestMemoryMmap) -> Result<(), vm_memory::GuestMemoryError> {
         for offset in (0..BUFFERS).step_by(64) {
             memory.write_slice(&self.data, GuestAddress(RAM_BASE + offset))?;

@@ -163,12 +163,17 @@ mod tests {
     use crate::disk;
     use proptest::prelude::*;
     use std::io::Write;
+    use std::os::fd::AsRawFd;
     use tempfile::NamedTempFile;
 
     fn file(contents: &[u8]) -> NamedTempFile {
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(contents).unwrap();
         file
+    }
+
+    fn handed_over(file: &NamedTempFile) -> PathBuf {
+        format!("/proc/self/fd/{}", file.as_file().as_raw_fd()).into()
     }
 
     fn partition(label: &str, path: &Path, size: u64) -> Partition {
@@ -179,10 +184,11 @@ mod tests {
     #[test]
     fn the_disk_reads_back_with_table_and_files() {
         let (a, b) = (file(&[0xaa; 5000]), file(&[0xbb; 4096]));
-        let partitions = [partition("first", a.path(), 5000), partition("b", b.path(), 4096)];
+        let partitions =
+            [partition("first", &handed_over(&a), 5000), partition("b", &handed_over(&b), 4096)];
         let made = PartitionedDisk::new(&partitions, Uuid::from_u128(7)).unwrap();
         let (start, end) = (file(&made.start), file(&made.end));
-        let list = file(&made.list(start.path(), end.path()));
+        let list = file(&made.list(&handed_over(&start), &handed_over(&end)));
         let disk = disk::open(list.path(), true).unwrap();
         assert_eq!(disk.size(), START + 8192 + 4096 + END);
         let mut all = vec![0; usize::try_from(disk.size()).unwrap()];
