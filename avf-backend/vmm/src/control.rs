@@ -7,14 +7,16 @@ use crate::devices::virtio::balloon::stats::BalloonStats;
 use crate::event::VmEvent;
 use crate::vcpu::VcpuThreads;
 use nix::errno::Errno;
+use nix::sys::socket::sockopt::AcceptConn;
 use nix::sys::socket::{
-    accept4, bind, listen, recv, send, socket, AddressFamily, Backlog, MsgFlags, SockFlag,
-    SockType, UnixAddr,
+    accept4, bind, connect, getsockopt, listen, recv, send, socket, AddressFamily, Backlog,
+    MsgFlags, SockFlag, SockType, UnixAddr,
 };
 use nix::unistd::unlink;
 use serde::{Deserialize, Serialize};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::Arc;
@@ -89,16 +91,22 @@ impl Control {
     /// Takes the socket that `path` names: an inherited one, listening already, or a new one.
     pub fn open(path: &Path) -> io::Result<Self> {
         if let Some(listener) = crate::files::take_inherited(path)? {
-            return Ok(Self { listener });
+            return match getsockopt(&listener, AcceptConn) {
+                Ok(true) => Ok(Self { listener }),
+                Ok(false) => Err(io::Error::new(ErrorKind::InvalidInput, "it does not listen")),
+                Err(Errno::ENOTSOCK) => Err(io::Error::new(ErrorKind::InvalidInput, "no socket")),
+                Err(e) => Err(e.into()),
+            };
         }
-        let listener =
-            socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-        // One that an earlier VM left behind.
-        match unlink(path) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(e) => return Err(e.into()),
-        }
-        bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
+        let address = UnixAddr::new(path).map_err(|e| match e {
+            Errno::ENAMETOOLONG => {
+                io::Error::new(ErrorKind::InvalidInput, "a socket's name has 107 bytes at most")
+            }
+            other => other.into(),
+        })?;
+        remove_unused(path, &address)?;
+        let listener = new_socket(SockFlag::empty())?;
+        bind(listener.as_raw_fd(), &address)?;
         listen(&listener, Backlog::new(BACKLOG)?)?;
         Ok(Self { listener })
     }
@@ -121,6 +129,29 @@ impl Control {
             }
         })?;
         Ok(())
+    }
+}
+
+fn new_socket(flags: SockFlag) -> nix::Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::SeqPacket, flags | SockFlag::SOCK_CLOEXEC, None)
+}
+
+/// Removes a socket that an earlier VM left behind; nothing else, and none where somebody listens.
+fn remove_unused(path: &Path, address: &UnixAddr) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.file_type().is_socket() => {}
+        Ok(_) => return Err(io::Error::new(ErrorKind::AlreadyExists, "there is a file already")),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    }
+    match connect(new_socket(SockFlag::SOCK_NONBLOCK)?.as_raw_fd(), address) {
+        Err(Errno::ECONNREFUSED) => Ok(unlink(path)?),
+        Err(Errno::ENOENT) => Ok(()),
+        // The latter where so many clients wait that the next one would have to.
+        Ok(()) | Err(Errno::EAGAIN) => {
+            Err(io::Error::new(ErrorKind::AddrInUse, "another VM uses it"))
+        }
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -229,7 +260,7 @@ impl Commanded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::socket::connect;
+    use std::path::PathBuf;
     use std::sync::mpsc::{channel, Receiver};
 
     fn vm(balloon: Balloon) -> (Commanded, Receiver<VmEvent>) {
@@ -270,6 +301,29 @@ mod tests {
         assert_eq!(ask(&path, r#""Exit""#), r#""Ok""#);
         assert_eq!(events.recv(), Ok(VmEvent::Stopped));
         drop(idle);
+    }
+
+    #[test]
+    fn nobodys_file_or_socket_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |path: &Path| Control::open(path).map(drop).unwrap_err().to_string();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "precious").unwrap();
+        assert_eq!(refused(&file), "there is a file already");
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+        let path = dir.path().join("crosvm.sock");
+        let other = Control::open(&path).unwrap();
+        assert_eq!(refused(&path), "another VM uses it");
+        client(&path);
+        drop(other);
+        drop(Control::open(&path).unwrap());
+        assert!(refused(&dir.path().join("x".repeat(200))).contains("107 bytes"));
+        // Handed over, but nothing that listens.
+        let client = new_socket(SockFlag::empty()).unwrap();
+        let named = |fd: i32| PathBuf::from(format!("/proc/self/fd/{fd}"));
+        assert_eq!(refused(&named(client.as_raw_fd())), "it does not listen");
+        let file = std::fs::File::open(&file).unwrap();
+        assert_eq!(refused(&named(file.as_raw_fd())), "no socket");
     }
 
     #[test]

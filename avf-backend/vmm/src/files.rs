@@ -5,11 +5,28 @@
 //! duplicated, never opened again: Android's policy forbids the VMM to open files of those types,
 //! and opening would ask for rights that the giver may not have meant to give.
 
+use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::OnceLock;
+
+/// The descriptors that this process was started with, once they were looked at.
+static HANDED_OVER: OnceLock<Vec<RawFd>> = OnceLock::new();
+
+/// Looks which descriptors this process was started with; no others can be named from then on. Comes
+/// before this process opens anything: a number that its parent forgot to fill would name that.
+pub fn remember_handed_over() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<RawFd> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    // The one that this list came from is closed by now.
+    let open = numbers.into_iter().filter(|&fd| fcntl(fd, FcntlArg::F_GETFD).is_ok());
+    // Nothing to do if it is known already.
+    let _ = HANDED_OVER.set(open.collect());
+}
 
 /// Opens a file for reading.
 pub fn open_read(path: &Path) -> io::Result<File> {
@@ -58,6 +75,11 @@ pub fn describe(path: &Path) -> String {
     }
 }
 
+/// Whether a path names a descriptor of this process.
+pub fn is_inherited(path: &Path) -> bool {
+    inherited(path).is_some()
+}
+
 /// The descriptor that a path names, if it names one of this process.
 fn inherited(path: &Path) -> Option<RawFd> {
     let name = path.to_str()?;
@@ -65,9 +87,18 @@ fn inherited(path: &Path) -> Option<RawFd> {
     number.parse().ok().filter(|&fd| fd >= 0)
 }
 
+fn not_handed_over() -> io::Error {
+    let why = "no such descriptor was handed to this process";
+    io::Error::new(io::ErrorKind::NotFound, why)
+}
+
 /// Duplicates `fd`, which must not have the access mode `unsuitable`.
 fn duplicate(fd: RawFd, unsuitable: OFlag, purpose: &str) -> io::Result<File> {
-    let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
+    let flags = fcntl(fd, FcntlArg::F_GETFL).map_err(|e| match e {
+        Errno::EBADF => not_handed_over(),
+        other => other.into(),
+    })?;
+    let flags = OFlag::from_bits_truncate(flags);
     if flags & OFlag::O_ACCMODE == unsuitable {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -78,6 +109,9 @@ fn duplicate(fd: RawFd, unsuitable: OFlag, purpose: &str) -> io::Result<File> {
 }
 
 fn clone_fd(fd: RawFd) -> io::Result<OwnedFd> {
+    if HANDED_OVER.get().is_some_and(|numbers| !numbers.contains(&fd)) {
+        return Err(not_handed_over());
+    }
     let new = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(0))?;
     // SAFETY: F_DUPFD_CLOEXEC returned `new`, which nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(new) })
@@ -131,7 +165,8 @@ mod tests {
 
     #[test]
     fn closed_descriptors_and_files() {
-        assert!(open_read(Path::new("/proc/self/fd/987654")).is_err());
+        let error = open_read(Path::new("/proc/self/fd/987654")).unwrap_err().to_string();
+        assert_eq!(error, "no such descriptor was handed to this process");
         let mut text = String::new();
         open_read(Path::new("/proc/self/stat")).unwrap().read_to_string(&mut text).unwrap();
         assert!(!text.is_empty());

@@ -13,7 +13,9 @@ use crate::clock::{self, Resync};
 use crate::config::{Config, Payload, Protection, Vcpus};
 use crate::control::{Commanded, Control};
 use crate::devices::bus::Overlap;
+use crate::devices::console;
 use crate::devices::stall::GuestTimes;
+use crate::devices::virtio::vsock::VsockError;
 use crate::event::VmEvent;
 use crate::fdt::{self, Description, FdtError, Seeds};
 use crate::files;
@@ -30,7 +32,7 @@ use gzvm_preflight::memory::{HostMemory, Shortage};
 use gzvm_preflight::presence::DeviceError;
 use nix::sys::signal::Signal;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Arc;
@@ -72,6 +74,9 @@ pub enum StartError {
     /// The devices contradict each other.
     #[error(transparent)]
     Bus(#[from] Overlap),
+    /// Its context id cannot be had.
+    #[error(transparent)]
+    Vsock(#[from] VsockError),
     /// More devices than the bus has interrupts or addresses for.
     #[error("too many devices: give the VM fewer disks or consoles")]
     PciFull,
@@ -174,8 +179,11 @@ impl<'a> Machine<'a> {
         }
         let times = Arc::new(GuestTimes::new(vcpus));
         let devices = Devices::new(config, &ram, Arc::clone(&times), rule)?;
-        let control = config.socket.as_deref().map(Control::open).transpose();
-        let control = control.map_err(io_error("control socket"))?;
+        let open = |path| {
+            let what = || format!("control socket {}", files::describe(path));
+            Control::open(path).map_err(|e| io_error(what())(e))
+        };
+        let control = config.socket.as_deref().map(open).transpose()?;
         let machine = Self { config, layout, placement, vcpus, ram, devices, times, control };
         machine.write_device_tree()?;
         Ok(machine)
@@ -195,10 +203,7 @@ impl<'a> Machine<'a> {
         let mut tree = description.tree()?;
         for path in &self.config.overlays {
             let named = |why: String| StartError::Overlay { path: files::describe(path), why };
-            let mut overlay = Vec::new();
-            let file =
-                files::open_read(path).and_then(|f| f.take(DTB_WINDOW).read_to_end(&mut overlay));
-            file.map_err(|e| named(e.to_string()))?;
+            let overlay = read_overlay(path).map_err(|e| named(e.to_string()))?;
             fdt::overlay::apply(&mut tree, &overlay).map_err(|e| named(e.to_string()))?;
         }
         let blob = fdt::write(&tree)?;
@@ -316,6 +321,19 @@ fn bootargs(config: &Config) -> String {
     words.join(" ")
 }
 
+/// The whole file, wherever the position is that its giver left.
+fn read_overlay(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = files::open_read(path)?;
+    match file.rewind() {
+        // A pipe, which has no other position.
+        Err(e) if e.raw_os_error() == Some(libc::ESPIPE) => {}
+        other => other?,
+    }
+    let mut overlay = Vec::new();
+    file.take(DTB_WINDOW).read_to_end(&mut overlay)?;
+    Ok(overlay)
+}
+
 fn seeds() -> io::Result<Seeds> {
     let mut random = File::open("/dev/urandom")?;
     let mut kaslr = [0; 8];
@@ -340,6 +358,7 @@ impl Running {
             // All vCPU threads are gone without a word.
             Err(_) => crash("the vCPU threads ended".into()),
         };
+        console::give_up_waiting();
         if !self.vcpus.stop() {
             log::warn!("vCPU threads do not stop; the end of the process will stop them");
         }

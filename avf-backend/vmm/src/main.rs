@@ -4,11 +4,12 @@
 
 use gzvm_vmm::cli::{self, Invocation};
 use gzvm_vmm::status::ExitStatus;
-use gzvm_vmm::{machine, signals};
+use gzvm_vmm::{files, machine, signals};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    files::remember_handed_over();
     let invocation = match cli::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
         Err(error) if error.status == ExitStatus::Success => {

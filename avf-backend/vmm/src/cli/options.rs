@@ -85,13 +85,13 @@ pub fn overlay(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// `mem=[start=A,size=S],cam=[start=A,size=S]`, each optional.
+/// `mem=[start=A,size=S],cam=[start=A,size=S]`, each optional, and so is the size.
 pub fn pci(text: &str) -> Result<PciWindows, String> {
     let mut windows = PciWindows::default();
     for item in kv::parse(text).map_err(|e| e.to_string())? {
         match (item.key, item.value) {
-            ("mem", Some(value)) => windows.memory = window(value)?,
-            ("cam", Some(value)) => windows.cam = window(value)?,
+            ("mem", Some(value)) => windows.memory = window(value, windows.memory.size)?,
+            ("cam", Some(value)) => windows.cam = window(value, windows.cam.size)?,
             (key, _) => return Err(format!("unknown key {key}")),
         }
     }
@@ -104,9 +104,9 @@ pub fn pci(text: &str) -> Result<PciWindows, String> {
 /// Below are the serial ports and other devices with fixed addresses.
 const LOWEST_WINDOW: u64 = 0x1_0000;
 
-fn window(text: &str) -> Result<Region, String> {
+fn window(text: &str, size: u64) -> Result<Region, String> {
     let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    let mut region = Region { start: 0, size: 0 };
+    let mut region = Region { start: 0, size };
     for item in kv::parse(inner).map_err(|e| e.to_string())? {
         match (item.key, item.value) {
             ("start", Some(value)) => region.start = number(value)?,
@@ -158,13 +158,15 @@ mod tests {
         let text = "mem=[start=0x2c000000,size=0x2000000],cam=[start=0x2e000000,size=0x1000000]";
         assert_eq!(pci(text), Ok(PciWindows::default()));
         assert!(pci("cam=[start=65536,size=0x1000000]").is_ok());
+        assert_eq!(pci("mem=[start=0x2c000000],cam=[start=0x2e000000]"), pci(text));
         for bad in [
             "ecam=[start=0x2e000000,size=0x1000000]",
             "mem=[start=0x2e000000,size=0x2000000]",
             "mem=[start=0x80000000,size=0x1000]",
             "mem=[start=0x3ffe0000,size=0x1000]",
             "mem=[start=0,size=0x1000]",
-            "mem=[start=0x2c000000]",
+            "mem=[size=0x2000000]",
+            "mem=[start=0x2c000000,size=0]",
             "mem=[start=0x2c000000,size=0xffffffffffffffff]",
             "mem=[begin=0x2c000000,size=1]",
             "mem=[start=x,size=1]",

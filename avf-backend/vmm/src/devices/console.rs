@@ -8,9 +8,25 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A line longer than this is logged in parts: a guest must not make this process grow.
 const LOG_LINE: usize = 512;
+
+/// Whether the VM is ending, so that nobody has to wait for a reader any more.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// From now on output that has to wait is lost.
+pub fn give_up_waiting() {
+    ENDING.store(true, Ordering::Relaxed);
+}
+
+fn go_on_waiting() -> io::Result<()> {
+    match ENDING.load(Ordering::Relaxed) {
+        true => Err(io::ErrorKind::Interrupted.into()),
+        false => Ok(()),
+    }
+}
 
 /// Output of a port. Errors are reported once, then output is dropped: a guest must not end because
 /// nobody reads its console.
@@ -78,14 +94,18 @@ impl Write for Output {
     }
 }
 
-/// Writes all of `data`, waiting also where a file's owner made it non-blocking.
+/// Writes all of `data`, waiting also where a file's owner made it non-blocking. While the VM ends the
+/// signal that vCPUs are kicked with ends the waiting.
 fn write_all(file: &mut File, mut data: &[u8]) -> io::Result<()> {
     while !data.is_empty() {
         match file.write(data) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => data = &data[written..],
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => wait_for(file, PollFlags::POLLOUT)?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => go_on_waiting()?,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                wait_for(file, PollFlags::POLLOUT)?;
+                go_on_waiting()?;
+            }
             Err(e) => return Err(e),
         }
     }

@@ -20,7 +20,7 @@ use crate::devices::virtio::interrupt::Interrupt;
 use crate::devices::virtio::pci::{VirtioPci, BAR_SIZE};
 use crate::devices::virtio::rng::Rng;
 use crate::devices::virtio::transport::Transport;
-use crate::devices::virtio::vsock::Vsock;
+use crate::devices::virtio::vsock::{Vsock, VsockError};
 use crate::devices::virtio::VirtioDevice;
 use crate::disk;
 use crate::event::VmEvent;
@@ -86,7 +86,7 @@ impl Devices {
         devices.bus.add(RTC, Arc::new(Rtc::default()))?;
         devices.bus.add(STALL_DETECTOR, devices.stall.clone())?;
         devices.pci.1 = host.devices();
-        devices.bus.add(config.pci.cam, Arc::new(host))?;
+        host.connect(&mut devices.bus)?;
         Ok(devices)
     }
 
@@ -145,8 +145,7 @@ impl Devices {
     fn add_panic(&mut self, host: &mut PciHost) -> Result<(), StartError> {
         let (_, bar) = host.reserve(pvpanic::BAR_SIZE).ok_or(StartError::PciFull)?;
         let device = Arc::new(PvPanic::new(bar));
-        self.bus.add(bar, device.clone())?;
-        host.plug(device.clone());
+        host.plug(device.clone(), bar);
         self.panic = Some(device);
         Ok(())
     }
@@ -165,8 +164,7 @@ impl Devices {
             Transport::new(name, device, Arc::clone(ram), Arc::clone(&interrupt), protected)
                 .map_err(io_error("eventfd"))?;
         let device = Arc::new(VirtioPci::new(transport, interrupt, slot, bar));
-        self.bus.add(bar, device.clone())?;
-        host.plug(device.clone());
+        host.plug(device.clone(), bar);
         self.virtio.push(device);
         Ok(())
     }
@@ -216,7 +214,8 @@ fn virtio(config: &Config, ram: &GuestRam) -> Result<Vec<Named>, StartError> {
         match Vsock::new(cid, ram) {
             Ok(vsock) => devices.push(("vsock".into(), Box::new(vsock))),
             // virtmgr always gives a CID, and most guests can do without.
-            Err(e) => log::warn!("the VM has no vsock: {e}"),
+            Err(VsockError::Absent(e)) => log::warn!("the VM has no vsock: /dev/vhost-vsock: {e}"),
+            Err(e) => return Err(e.into()),
         }
     }
     Ok(devices)

@@ -58,6 +58,22 @@ fn a_disk_is_read_and_written() {
     assert!(id.starts_with(b"disk0\0"));
 }
 
+/// A driver may look at its queue while the device runs, and cannot change it then.
+#[test]
+fn queues_stay_readable() {
+    let (guest, image) = (Guest::new(), image(8));
+    let mut registers = block(&guest, image.path(), true);
+    assert!(!registers.queue_used(0));
+    let mut blk = Blk::new(registers.clone()).unwrap();
+    assert!(registers.queue_used(0) && !registers.queue_used(1));
+    registers.queue_unset(0);
+    assert!(registers.queue_used(0));
+    blk.read_blocks(0, &mut [0; 512]).unwrap();
+    drop(blk);
+    registers.set_status(DeviceStatus::empty());
+    assert!(!registers.queue_used(0), "a reset takes it back");
+}
+
 #[test]
 fn a_disk_has_an_end() {
     let (guest, image) = (Guest::new(), image(8));

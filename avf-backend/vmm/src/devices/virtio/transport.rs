@@ -11,7 +11,6 @@ use crate::memory::GuestRam;
 use gzvm::Vm;
 use nix::sys::eventfd::EventFd;
 use std::io;
-use std::mem::take;
 use std::sync::mpsc::Sender;
 use std::sync::Arc;
 use virtio_bindings::virtio_config as bits;
@@ -72,7 +71,7 @@ pub struct Transport {
     /// One for each queue, for the device's whole life: the driver's notifications are connected
     /// to them once.
     kicks: Vec<Arc<EventFd>>,
-    /// Set up by the driver; gone to the device while it runs.
+    /// Set up by the driver. A device that runs has copies.
     queues: Vec<Queue>,
     protected: bool,
     /// The VM, and who is told of queues that it does not share.
@@ -272,21 +271,10 @@ impl Transport {
         if self.status & FEATURES_OK == 0 {
             return self.fail("started before its features were agreed on");
         }
-        let memory = self.ram.memory();
-        let mut queues = Vec::new();
-        for (mut queue, kick) in take(&mut self.queues).into_iter().zip(&self.kicks) {
-            if !queue.ready() {
-                queues.push(None);
-            } else if !queue.is_valid(memory) {
-                return self.fail("a queue is not in guest memory");
-            } else {
-                if self.protected && !self.reachable(queues.len(), &queue) {
-                    return self.fail("a queue is not shared with the host");
-                }
-                queue.set_event_idx(self.accepted & EVENT_IDX != 0);
-                queues.push(Some(ActiveQueue { queue, kick: Arc::clone(kick) }));
-            }
-        }
+        let queues = match self.active_queues() {
+            Ok(queues) => queues,
+            Err(why) => return self.fail(why),
+        };
         let activation = Activation {
             ram: Arc::clone(&self.ram),
             queues,
@@ -297,6 +285,26 @@ impl Transport {
         if let Err(e) = self.device.activate(activation) {
             self.fail(&e.to_string());
         }
+    }
+
+    /// The queues for the device, or what is wrong with one of them. Their registers stay readable.
+    fn active_queues(&self) -> Result<Vec<Option<ActiveQueue>>, &'static str> {
+        let activate = |(index, (queue, kick)): (usize, (&Queue, &Arc<EventFd>))| {
+            if !queue.ready() {
+                return Ok(None);
+            }
+            if !queue.is_valid(self.ram.memory()) {
+                return Err("a queue is not in guest memory");
+            }
+            if self.protected && !self.reachable(index, queue) {
+                return Err("a queue is not shared with the host");
+            }
+            let copy = Queue::try_from(queue.state());
+            let mut queue = copy.map_err(|_| "a queue makes no sense")?;
+            queue.set_event_idx(self.accepted & EVENT_IDX != 0);
+            Ok(Some(ActiveQueue { queue, kick: Arc::clone(kick) }))
+        };
+        self.queues.iter().zip(&self.kicks).enumerate().map(activate).collect()
     }
 
     /// Whether this process may touch a queue's rings; if not, the VM's end is under way.

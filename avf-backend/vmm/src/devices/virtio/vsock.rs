@@ -9,10 +9,12 @@ use super::worker::{event, wait, Worker};
 use super::{device_type, read_bytes, Activation, ActiveQueue, VirtioDevice};
 use crate::guest_warn;
 use crate::memory::GuestRam;
+use nix::errno::Errno;
 use nix::sys::eventfd::EventFd;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
 use std::sync::Arc;
+use thiserror::Error;
 use vhost::vhost_kern::vsock::Vsock as Vhost;
 use vhost::vsock::VhostVsock;
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
@@ -27,6 +29,9 @@ const VHOST_QUEUES: usize = 2;
 /// A socket device.
 pub struct Vsock {
     cid: u64,
+    memory: Arc<GuestMemoryMmap>,
+    /// Keeps the context id this VM's while the device does not run.
+    reserved: Option<Vhost<Arc<GuestMemoryMmap>>>,
     running: Option<Running>,
 }
 
@@ -36,20 +41,59 @@ struct Running {
     worker: Worker<()>,
 }
 
+/// Why there is no device.
+#[derive(Debug, Error)]
+pub enum VsockError {
+    /// The host has no vhost-vsock, or none for this process.
+    #[error("/dev/vhost-vsock: {0}")]
+    Absent(io::Error),
+    /// A guest cannot have this context id.
+    #[error(
+        "vsock context id {0} is not a guest's: give one from 3 to 4294967294 that is not the \
+         host's (--cid)"
+    )]
+    NotForGuests(u32),
+    /// It is in use.
+    #[error("vsock context id {0} is another VM's: end that one, or give another id (--cid)")]
+    InUse(u32),
+    /// The kernel refused something else.
+    #[error(transparent)]
+    Refused(io::Error),
+}
+
 impl Vsock {
-    /// A device for the guest with context id `cid`. Says at once if the host has no vhost-vsock.
-    pub fn new(cid: u32, ram: &GuestRam) -> io::Result<Self> {
-        let vsock = Self { cid: u64::from(cid), running: None };
-        // Opened once now, so that its absence is told before the VM starts.
-        let vhost = vsock.open(ram)?;
-        vhost.set_guest_cid(vsock.cid).map_err(failed)?;
-        Ok(vsock)
+    /// A device for the guest with context id `cid`, which nobody else can have from now on.
+    pub fn new(cid: u32, ram: &GuestRam) -> Result<Self, VsockError> {
+        let memory = Arc::new(ram.memory().clone());
+        let vhost = open(&memory).map_err(|e| match e {
+            vhost::Error::VhostOpen(e) => VsockError::Absent(e),
+            other => VsockError::Refused(failed(other)),
+        })?;
+        vhost.set_guest_cid(cid.into()).map_err(|e| match errno(&e) {
+            Some(Errno::EINVAL) => VsockError::NotForGuests(cid),
+            Some(Errno::EADDRINUSE) => VsockError::InUse(cid),
+            _ => VsockError::Refused(failed(e)),
+        })?;
+        Ok(Self { cid: cid.into(), memory, reserved: Some(vhost), running: None })
     }
 
-    fn open(&self, ram: &GuestRam) -> io::Result<Vhost<Arc<GuestMemoryMmap>>> {
-        let vhost = Vhost::new(Arc::new(ram.memory().clone())).map_err(failed)?;
-        vhost.set_owner().map_err(failed)?;
+    fn reserve(&self) -> vhost::Result<Vhost<Arc<GuestMemoryMmap>>> {
+        let vhost = open(&self.memory)?;
+        vhost.set_guest_cid(self.cid)?;
         Ok(vhost)
+    }
+}
+
+fn open(memory: &Arc<GuestMemoryMmap>) -> vhost::Result<Vhost<Arc<GuestMemoryMmap>>> {
+    let vhost = Vhost::new(Arc::clone(memory))?;
+    vhost.set_owner()?;
+    Ok(vhost)
+}
+
+fn errno(e: &vhost::Error) -> Option<Errno> {
+    match e {
+        vhost::Error::IoctlError(e) => e.raw_os_error().map(Errno::from_raw),
+        _ => None,
     }
 }
 
@@ -80,7 +124,10 @@ impl VirtioDevice for Vsock {
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
         let Activation { ram, queues, interrupt, features, .. } = activation;
-        let vhost = self.open(&ram)?;
+        let vhost = match self.reserved.take() {
+            Some(vhost) => vhost,
+            None => self.reserve().map_err(failed)?,
+        };
         // ACCESS_PLATFORM would turn on address translation, which nobody would serve.
         let known = vhost.get_features().map_err(failed)? & (VERSION_1 | EVENT_IDX);
         vhost.set_features(features & known & !ACCESS_PLATFORM).map_err(failed)?;
@@ -90,7 +137,6 @@ impl VirtioDevice for Vsock {
             let queue = queue.as_ref().ok_or_else(|| io::Error::other("a queue is missing"))?;
             calls.push(set_up(&vhost, index, queue)?);
         }
-        vhost.set_guest_cid(self.cid).map_err(failed)?;
         vhost.start().map_err(failed)?;
         let work = move |(): &mut (), stop: &_| {
             let [receive, transmit] = &calls[..] else { return };
@@ -113,6 +159,12 @@ impl VirtioDevice for Vsock {
                 guest_warn!("vhost-vsock: {e}");
             }
             running.worker.stop();
+            // Closing it is what ends the guest's connections; the id stays this VM's.
+            drop(running.vhost);
+            match self.reserve() {
+                Ok(vhost) => self.reserved = Some(vhost),
+                Err(e) => guest_warn!("{}", failed(e)),
+            }
         }
     }
 }
