@@ -10,6 +10,7 @@ pub mod console;
 pub mod control;
 pub mod guest;
 pub mod host;
+pub mod overlay;
 pub mod stream;
 pub mod suite;
 pub mod vmm;

@@ -6,10 +6,11 @@
 use anyhow::{ensure, Context, Result};
 use gzvm::abi::ext;
 use gzvm::Gzvm;
+use gzvm_vmm::fdt::tree::Node;
 use gzvm_vmm_test::console::Console;
 use gzvm_vmm_test::guest::{Guest, COMMANDS};
 use gzvm_vmm_test::vmm::{Setup, Vmm};
-use gzvm_vmm_test::{host, tests, GUESTS, PATIENCE};
+use gzvm_vmm_test::{host, overlay, tests, GUESTS, PATIENCE};
 use lz4_flex::frame::FrameEncoder;
 use serde_json::json;
 use std::fs::{self, File};
@@ -88,6 +89,51 @@ fn linux_starts_with_all_vcpus() -> Result<()> {
     guest.end("busybox poweroff -f")?.check(0, "")
 }
 
+/// Whoever assigns addresses to PCI devices finds them there: Linux does where the tree does not tell
+/// it to leave them, and one of the disks wants to be at a multiple of 1 MiB.
+fn devices_are_where_linux_puts_them() -> Result<()> {
+    let disk = PathBuf::from("/tmp/vmm_boot.disk");
+    io::copy(&mut File::open("/dev/urandom")?.take(1 << 20), &mut File::create(&disk)?)?;
+    let mut setup = Setup::new()?;
+    setup.args("--protected-vm-without-firmware --swiotlb 16 --mem 144 --cid 4322");
+    let mut hvc0 = setup.console("hardware=virtio-console,num=1")?;
+    setup.disk(&disk, false)?;
+    let assign = |root: &mut Node| _ = root.child("chosen").set_cells("linux,pci-probe-only", &[0]);
+    let overlay = setup.file(overlay::overlay(assign)?);
+    setup.arg("--device-tree-overlay").arg(&overlay);
+    let mut guest =
+        Guest::boot(setup, &format!("{COMMANDS} pci=resource_alignment=20@pci:1af4:1042"))?;
+    let bars = guest.run("cd /sys/bus/pci/devices; head -qn 1 */resource")?;
+    let bars: Vec<&str> = bars.lines().filter_map(|line| line.split(' ').next()).collect();
+    println!("BARs: {}", bars.join(" "));
+    // Slot 2: behind the console, which was first in the window.
+    ensure!(bars.get(2).is_some_and(|bar| bar.ends_with("00000")), "{bars:?}");
+    ensure!(bars.get(2) != Some(&"0x000000002c008000"), "the disk was not moved");
+    let sum = host::first_word(&guest.run("md5sum /dev/vda")?)?;
+    ensure!(sum == host::md5(&disk)?, "{sum} is not the disk's checksum");
+    guest.run("dd if=/dev/hwrng bs=64 count=1 | wc -c | grep -q 64; echo moved >/dev/hvc0")?;
+    hvc0.expect("moved", PATIENCE)?;
+    guest.run("test -e /sys/bus/pci/drivers/pvpanic-pci/0000*")?;
+    guest.end("exit 1")?.check(34, "the guest panicked")
+}
+
+/// A property that AVF hands to Microdroid; its name is longer than device trees should have.
+fn long_names_reach_linux() -> Result<()> {
+    const LONG: &str = "vendor_hashtree_descriptor_root_digest";
+    for args in ["--mem 128", "--protected-vm-without-firmware --swiotlb 16 --mem 144"] {
+        let mut setup = Setup::new()?;
+        setup.args(args);
+        let long = |root: &mut Node| _ = root.child("avf").set_strings(LONG, &["digest"]);
+        let overlay = setup.file(overlay::overlay(long)?);
+        setup.arg("--device-tree-overlay").arg(&overlay);
+        let mut guest = Guest::boot(setup, COMMANDS)?;
+        let digest = guest.run(&format!("cat /proc/device-tree/avf/{LONG}"))?;
+        ensure!(digest.trim_end_matches('\0') == "digest", "{args}: {digest:?}");
+        guest.end("busybox poweroff -f")?.check(0, "")?;
+    }
+    Ok(())
+}
+
 /// As users say it: a configuration with partitions, which `vm run` makes a composite disk of.
 fn vm_run_makes_a_disk_of_partitions() -> Result<()> {
     let (mut partitions, mut sums) = (Vec::new(), Vec::new());
@@ -125,6 +171,8 @@ fn main() {
         flat_binary_gets_the_device_tree,
         all_vcpus_start,
         linux_starts_with_all_vcpus,
+        devices_are_where_linux_puts_them,
+        long_names_reach_linux,
         vm_run_makes_a_disk_of_partitions,
     ]
 }

@@ -10,8 +10,12 @@ use gzvm_vmm::layout::{MIB, RAM_BASE};
 use gzvm_vmm_test::console::Console;
 use gzvm_vmm_test::guest::{Guest, COMMANDS};
 use gzvm_vmm_test::vmm::{Setup, Vmm};
-use gzvm_vmm_test::{tests, GUESTS, PATIENCE};
+use gzvm_vmm_test::{control, tests, GUESTS, PATIENCE};
 use nix::sys::signal::Signal;
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -36,6 +40,108 @@ fn what_cannot_start_is_start_failed() -> Result<()> {
     let mut setup = Setup::new()?;
     setup.args("--mem 1000000").arg(&format!("{GUESTS}/payload.bin"));
     setup.start()?.wait()?.check(1, "the VM needs 1000000 MiB")
+}
+
+/// Files that are not what they should be, and descriptors that are not there.
+fn what_is_handed_over_is_looked_at() -> Result<()> {
+    let payload = format!("{GUESTS}/payload.bin");
+    let dir = "/tmp/vmm_ends";
+    fs::create_dir_all(dir)?;
+    let file = |name: &str, contents: &[u8]| -> Result<String> {
+        let path = format!("{dir}/{name}");
+        fs::write(&path, contents)?;
+        Ok(path)
+    };
+    let whole = fs::read(&payload)?;
+    let (cut, empty) = (file("cut", &whole[..40])?, file("empty", b"")?);
+    let (text, qcow2) = (file("text", b"precious")?, file("qcow2", b"QFI\xfb\0\0\0\x03")?);
+    let mut foreign = b"composite_disk\x1d".to_vec();
+    // Version 2, a component of 4 KiB that is /etc/passwd, read only.
+    foreign.extend(b"\x08\x02\x12\x0d\x0a\x0b/etc/passwd\x18\x80\x20");
+    let foreign = file("foreign", &foreign)?;
+    let long = format!("{dir}/{}", "x".repeat(200));
+    for (args, said) in [
+        (cut, "not an arm64 kernel Image"),
+        (empty.clone(), "empty: empty"),
+        (format!("--initrd {empty} {payload}"), "initrd /tmp/vmm_ends/empty: empty"),
+        (format!("--initrd {dir} {payload}"), "not a regular file"),
+        (format!("--mem 16 --initrd {payload} --bios {payload}"), "--bios"),
+        ("/proc/self/fd/99".into(), "no such descriptor was handed to this process"),
+        // Its own: the device, or whatever has that number there.
+        ("--block path=/proc/self/fd/3 /proc/self/fd/3".into(), "no such descriptor was handed"),
+        (format!("--serial type=file,path=/proc/self/fd/99,num=1 {payload}"), "output of ttyS0"),
+        (
+            format!("--serial type=file,path={dir},num=1 {payload}"),
+            "output of ttyS0: Is a directory",
+        ),
+        (format!("--block path={dir} {payload}"), "disk /tmp/vmm_ends: "),
+        (format!("--block path=/dev/null {payload}"), "neither a file nor a block device"),
+        (format!("--block path={qcow2} {payload}"), "qemu-img convert -O raw"),
+        (
+            format!("--block path={foreign},ro=true {payload}"),
+            "/etc/passwd: only files that were handed",
+        ),
+        (format!("--dump-device-tree-blob {dir}/no/tree {payload}"), "/tmp/vmm_ends/no/tree"),
+        (format!("--device-tree-overlay {text} {payload}"), "not a device tree blob"),
+        (format!("--socket {long} {payload}"), "a socket's name has 107 bytes at most"),
+        (format!("--socket {text} {payload}"), "there is a file already"),
+        (format!("--cid 2 {payload}"), "vsock context id 2 is not a guest's"),
+        (format!("--swiotlb 64 --protected-vm-without-firmware --mem 64 {payload}"), "--mem"),
+        (
+            format!("--protected-vm-with-firmware {dir}/none {payload}"),
+            "firmware /tmp/vmm_ends/none",
+        ),
+    ] {
+        let mut setup = Setup::new()?;
+        setup.args(&args);
+        let ended = setup.start()?.wait()?;
+        let status = if said == "--bios" { 35 } else { 1 };
+        ended.check(status, said).with_context(|| args.clone())?;
+    }
+    ensure!(fs::read(&text)? == b"precious", "a file was taken for a socket");
+    let mut setup = Setup::new()?;
+    let disk = setup.file(fs::File::open(&text)?);
+    setup.arg("--block").arg(&format!("path={disk},ro=false")).arg(&payload);
+    setup.start()?.wait()?.check(1, "disk /tmp/vmm_ends/text: the inherited descriptor is not open")
+}
+
+/// Two VMs cannot have one context id or one socket; the first goes on.
+fn two_vms_do_not_get_in_each_others_way() -> Result<()> {
+    const SOCKET: &str = "/tmp/vmm_ends.sock";
+    let idle = |more: &str| {
+        let mut setup = Setup::new()?;
+        setup.args(more);
+        payload(setup, "mode=idle")
+    };
+    let (mut vmm, mut console) = idle(&format!("--cid 4323 --socket {SOCKET}"))?;
+    console.expect("idle: ", PATIENCE)?;
+    let (second, _console) = idle("--cid 4323")?;
+    second.wait()?.check(1, "vsock context id 4323 is another VM's")?;
+    let (second, _console) = idle(&format!("--cid 4324 --socket {SOCKET}"))?;
+    second.wait()?.check(1, "control socket /tmp/vmm_ends.sock: another VM uses it")?;
+    let (other, mut others_console) = idle("--cid 4324")?;
+    others_console.expect("idle: ", PATIENCE)?;
+    ensure!(vmm.runs(), "the first VM has ended: {}", vmm.said());
+    ensure!(control::ask(Path::new(SOCKET), &json!("Exit"))? == "Ok");
+    vmm.wait()?.check(0, "ended through the control socket")?;
+    other.signal(Signal::SIGTERM)?;
+    other.wait()?.check(-(Signal::SIGTERM as i32), "")
+}
+
+/// Standard input, output and error closed: nothing that is opened takes their place.
+fn closed_standard_streams_are_no_obstacle() -> Result<()> {
+    let payload = format!("{GUESTS}/payload.bin");
+    let console = "/tmp/vmm_ends.console";
+    let line = format!(
+        "exec gzvm_vmm --extended-status run --mem 16 --params mode=hello \
+         --serial type=file,path={console},input=/dev/null,num=1 \
+         --serial type=stdout,stdin,num=3 {payload} <&- >&- 2>&-"
+    );
+    let status = Command::new("sh").args(["-c", &line]).status()?;
+    ensure!(status.code() == Some(0), "status {status}");
+    let text = fs::read_to_string(console)?;
+    ensure!(text.contains("payload: 6 checks, 0 failed"), "{text}");
+    Ok(())
 }
 
 fn reset_is_reboot() -> Result<()> {
@@ -125,6 +231,9 @@ fn main() {
     tests![
         power_off_is_success,
         what_cannot_start_is_start_failed,
+        what_is_handed_over_is_looked_at,
+        two_vms_do_not_get_in_each_others_way,
+        closed_standard_streams_are_no_obstacle,
         reset_is_reboot,
         guest_without_restricted_dma_is_a_crash,
         reported_panic_is_unknown,

@@ -6,14 +6,12 @@
 
 use anyhow::{ensure, Context, Result};
 use dtoolkit::fdt::Fdt;
-use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node as _, Property as _};
 use gzvm_vmm_test::console::Console;
 use gzvm_vmm_test::guest::{Guest, COMMANDS};
 use gzvm_vmm_test::vmm::{Setup, Vmm};
-use gzvm_vmm_test::{tests, GUESTS, PATIENCE};
+use gzvm_vmm_test::{overlay, tests, GUESTS, PATIENCE};
 use std::fs::{self, File};
-use std::path::Path;
 use std::process::Command;
 
 /// A VM with firmware from a file.
@@ -37,22 +35,7 @@ fn payload_in(mut setup: Setup, file: &str) -> Result<(Vmm, Console)> {
 
 /// An overlay that sets a property of `/avf/untrusted`.
 fn overlay(name: &str) -> Result<File> {
-    let node = |name: &str| DeviceTreeNode::new_unchecked(name);
-    let property = |name: &str, value: &[u8]| DeviceTreeProperty::new_unchecked(name, value);
-    let mut untrusted = node("untrusted");
-    untrusted.add_property(property(name, &[0, 0, 0, 9]));
-    let mut avf = node("avf");
-    avf.add_child(untrusted);
-    let mut contents = node("__overlay__");
-    contents.add_child(avf);
-    let mut fragment = node("fragment@0");
-    fragment.add_property(property("target-path", b"/\0"));
-    fragment.add_child(contents);
-    let mut tree = DeviceTree::new();
-    tree.root.add_child(fragment);
-    let path = Path::new("/tmp/vmm_firmware.dtbo");
-    fs::write(path, tree.to_dtb())?;
-    Ok(File::open(path)?)
+    overlay::overlay(|root| _ = root.child("avf").child("untrusted").set_cells(name, &[9]))
 }
 
 fn firmware_checks_and_starts_the_payload() -> Result<()> {

@@ -5,10 +5,12 @@
 
 use anyhow::{ensure, Result};
 use gzvm_vmm_test::console::Console;
-use gzvm_vmm_test::vmm::{Setup, Vmm};
+use gzvm_vmm_test::vmm::{pipe, Setup, Vmm};
 use gzvm_vmm_test::{host, tests, PATIENCE};
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 use std::fs;
+use std::os::fd::AsFd;
 
 /// A VM that runs `code`, which `file` gets, and its serial port.
 fn bare(file: &str, code: &[u32]) -> Result<(Vmm, Console)> {
@@ -103,6 +105,40 @@ fn faults_do_not_fill_the_log() -> Result<()> {
     Ok(())
 }
 
+/// Prints for ever.
+const CHATTER: [u32; 4] = [
+    0xd280_7f07, // mov x7, #0x3f8
+    0x5280_0f08, // mov w8, #'x'
+    0x3900_00e8, // 1: strb w8, [x7]
+    0x17ff_ffff, // b 1b
+];
+
+/// A guest whose serial port nobody reads stops there; the VMM can be ended all the same.
+fn console_that_nobody_reads_does_not_keep_the_vmm() -> Result<()> {
+    fs::write("/tmp/chatter", CHATTER.map(u32::to_le_bytes).as_flattened())?;
+    let (_reader, writer) = pipe()?;
+    let full = writer.try_clone()?;
+    let mut setup = Setup::new()?;
+    let (output, bios) = (setup.file(writer), setup.open("/tmp/chatter")?);
+    setup.arg(&format!("--serial=type=file,path={output},num=1"));
+    setup.args("--mem 16 --bios").arg(&bios);
+    let mut vmm = setup.start()?;
+    host::settles("the pipe is full", || {
+        ensure!(vmm.runs(), "it has ended: {}", vmm.said());
+        let mut room = [PollFd::new(full.as_fd(), PollFlags::POLLOUT)];
+        Ok(poll(&mut room, PollTimeout::ZERO)? == 0)
+    })?;
+    vmm.signal(Signal::SIGTERM)?;
+    let ended = vmm.wait()?;
+    ended.check(-(Signal::SIGTERM as i32), "")?;
+    ensure!(!ended.said.contains("do not stop"), "it waited for the reader: {}", ended.said);
+    Ok(())
+}
+
 fn main() {
-    tests![flood_of_mmio_does_not_grow_the_vmm, faults_do_not_fill_the_log]
+    tests![
+        flood_of_mmio_does_not_grow_the_vmm,
+        faults_do_not_fill_the_log,
+        console_that_nobody_reads_does_not_keep_the_vmm,
+    ]
 }

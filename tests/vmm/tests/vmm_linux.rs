@@ -13,7 +13,7 @@ use gzvm_vmm_test::{host, tests, PATIENCE};
 use nix::sys::signal::Signal;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vsock::{VsockListener, VsockStream, VMADDR_CID_ANY};
@@ -130,6 +130,25 @@ fn read_only_disk_stays_as_it_is() -> Result<()> {
     Ok(())
 }
 
+/// What the guest discards takes no room on the host, and nothing beside it is lost.
+fn discarded_blocks_take_no_room() -> Result<()> {
+    let mut world = world()?;
+    let world = world.get()?;
+    let before = (fs::read(&world.disk)?, fs::metadata(&world.disk)?.blocks());
+    world.guest.run("blkdiscard -o 1048576 -l 2097152 /dev/vda")?;
+    let (mut expected, blocks) = before;
+    expected[MIB..3 * MIB].fill(0);
+    ensure!(fs::read(&world.disk)? == expected, "the disk is not what it should be");
+    let now = fs::metadata(&world.disk)?.blocks();
+    // The file is in memory, which has pages of 4 KiB and may have larger ones.
+    ensure!(now == blocks - 2 * MIB as u64 / 512, "{now} blocks are left of {blocks}");
+    let zeros = world.guest.run("cat /sys/block/vda/queue/write_zeroes_max_bytes")?;
+    ensure!(zeros == "33554432", "write_zeroes_max_bytes: {zeros}");
+    let (status, text) = world.guest.try_run("blkdiscard /dev/vdb")?;
+    ensure!(status != 0, "a read-only disk was discarded: {text}");
+    Ok(())
+}
+
 fn random_numbers_come_from_the_device() -> Result<()> {
     let mut world = world()?;
     let guest = &mut world.get()?.guest;
@@ -232,6 +251,7 @@ fn main() {
         disk_is_read_with_the_hosts_checksum,
         disk_is_written_with_the_guests_checksum,
         read_only_disk_stays_as_it_is,
+        discarded_blocks_take_no_room,
         random_numbers_come_from_the_device,
         consoles_work_both_ways,
         flooded_console_loses_nothing,
