@@ -15,7 +15,7 @@ use lz4_flex::frame::FrameEncoder;
 use serde_json::json;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Starts the payload's checks from this file.
@@ -117,6 +117,52 @@ fn devices_are_where_linux_puts_them() -> Result<()> {
     guest.end("exit 1")?.check(34, "the guest panicked")
 }
 
+/// A sparse image of three blocks, and what is in it: a block of its own, one of nothing, and one
+/// that repeats a word.
+fn sparse_image() -> (Vec<u8>, Vec<u8>) {
+    const BLOCK: u32 = 4096;
+    let own: Vec<u8> = (0..BLOCK).map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1]).collect();
+    let mut image = 0xed26_ff3a_u32.to_le_bytes().to_vec();
+    image.extend([1_u16, 0, 28, 12].map(u16::to_le_bytes).as_flattened());
+    image.extend([BLOCK, 3, 3, 0].map(u32::to_le_bytes).as_flattened());
+    let chunks: [(u32, &[u8]); 3] = [(0xcac1, &own), (0xcac3, b""), (0xcac2, b"word")];
+    for (kind, data) in chunks {
+        let size = 12 + u32::try_from(data.len()).unwrap_or(0);
+        image.extend([kind, 1, size].map(u32::to_le_bytes).as_flattened());
+        image.extend(data);
+    }
+    (image, [own, vec![0; 4096], b"word".repeat(1024)].concat())
+}
+
+/// The guest sees what a sparse image stands for; where the host is full, a write is an I/O error that
+/// the guest and the VMM survive.
+fn sparse_images_and_full_hosts() -> Result<()> {
+    let (image, contents) = sparse_image();
+    fs::write("/tmp/vmm_boot.sparse", image)?;
+    fs::write("/tmp/vmm_boot.plain", contents)?;
+    fs::create_dir_all("/tmp/full")?;
+    let mount = ["-t", "tmpfs", "-o", "size=1m", "tmpfs", "/tmp/full"];
+    ensure!(Command::new("mount").args(mount).status()?.success(), "mount");
+    let disk = PathBuf::from("/tmp/full/disk");
+    File::create(&disk)?.set_len(4 << 20)?;
+    let mut setup = Setup::new()?;
+    setup.args("--mem 128");
+    setup.disk(Path::new("/tmp/vmm_boot.sparse"), false)?.disk(&disk, true)?;
+    let mut guest = Guest::boot(setup, COMMANDS)?;
+    let sum = host::first_word(&guest.run("md5sum /dev/vda")?)?;
+    ensure!(
+        sum == host::md5(Path::new("/tmp/vmm_boot.plain"))?,
+        "{sum} is another disk's checksum"
+    );
+    let write = "dd if=/dev/urandom of=/dev/vdb bs=1M count=2 conv=fsync";
+    let (status, text) = guest.try_run(write)?;
+    ensure!(status != 0, "2 MiB on a file system of 1 MiB: {text}");
+    guest.run("dd if=/dev/vdb of=/dev/null bs=512 count=8")?;
+    let ended = guest.end("busybox poweroff -f")?;
+    ensure!(Command::new("umount").arg("/tmp/full").status()?.success(), "umount");
+    ended.check(0, "disk1: No space left on device")
+}
+
 /// A property that AVF hands to Microdroid; its name is longer than device trees should have.
 fn long_names_reach_linux() -> Result<()> {
     const LONG: &str = "vendor_hashtree_descriptor_root_digest";
@@ -172,6 +218,7 @@ fn main() {
         all_vcpus_start,
         linux_starts_with_all_vcpus,
         devices_are_where_linux_puts_them,
+        sparse_images_and_full_hosts,
         long_names_reach_linux,
         vm_run_makes_a_disk_of_partitions,
     ]
