@@ -9,6 +9,7 @@ mod cache;
 mod cargo;
 mod checks;
 mod console;
+mod disk;
 mod fetch;
 mod initramfs;
 mod interrupt;
@@ -147,6 +148,9 @@ fn main() -> ExitCode {
 }
 
 fn task(project: &Project, task: Task) -> Result<ExitCode> {
+    if !matches!(task, Task::Clean { .. }) {
+        disk::check(project)?;
+    }
     match task {
         Task::Build => parts::build(project, Variant::Usual).map(drop)?,
         Task::Kernel { debug, bench } => {
