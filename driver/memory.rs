@@ -69,7 +69,11 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
-        atomic::Relaxed,
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex, //
     }, //
@@ -86,6 +90,15 @@ pub(crate) struct Memory {
     changes: Mutex<()>,
     #[pin]
     slots: Mutex<SlotTable<KernelStore<Slot>>>,
+    /// How many slots were deleted; changed with `slots` locked.
+    deletions: Atomic<u64>,
+}
+
+/// How things were right before a vCPU entered the guest.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    mapping_count: u64,
+    deletions: u64,
 }
 
 impl Memory {
@@ -102,6 +115,7 @@ impl Memory {
             pages,
             changes <- new_mutex!((), "gzvm_slot_changes"),
             slots <- new_mutex!(SlotTable::new(KernelStore::new()), "gzvm_slots"),
+            deletions: Atomic::new(0),
         }? Error))
     }
 
@@ -188,7 +202,10 @@ impl Memory {
         if self.pages.gzvm().features.has(ext::UNMAP) {
             hyp::remove_region(self.pages.id(), slot.range)?;
         }
-        self.slots.lock().remove(id);
+        let mut slots = self.slots.lock();
+        slots.remove(id);
+        self.deletions.fetch_add(1, Relaxed);
+        drop(slots);
         self.watches.remove(id);
         Ok(())
     }
@@ -243,8 +260,17 @@ impl Memory {
         self.slots.lock().slots().iter().find(|slot| slot.range.end() > gfn).copied()
     }
 
-    /// Serves a page fault. On success the guest can try again.
-    pub(crate) fn fault(&self, gpa: u64) -> Result {
+    /// To be taken right before the guest is entered.
+    pub(crate) fn entry(&self) -> Entry {
+        Entry {
+            mapping_count: self.pages.mapping_count(),
+            deletions: self.deletions.load(Acquire),
+        }
+    }
+
+    /// Serves a page fault of a guest that was entered at `entry`. On success the guest can try
+    /// again.
+    pub(crate) fn fault(&self, gpa: u64, entry: Entry) -> Result {
         let pages = &self.pages;
         let gfn = Gfn::containing(gpa);
         let window = fault::window(gfn, pages.paging).ok_or(EFAULT)?;
@@ -252,8 +278,15 @@ impl Memory {
             // Somebody else just worked on it.
             return Ok(());
         };
-        let unknown = Refusal::new(Errno::NoEnt, "page fault in no memory slot");
-        let slot = self.slots.lock().find(gfn).copied().ok_or(unknown)?;
+        let slots = self.slots.lock();
+        let Some(slot) = slots.find(gfn).copied() else {
+            if self.deletions.load(Relaxed) != entry.deletions {
+                // Its slot may have gone since: the guest is to see what is there now.
+                return Ok(());
+            }
+            return Err(Refusal::new(Errno::NoEnt, "page fault in no memory slot").into());
+        };
+        drop(slots);
         let watch = self.watches.get(slot.id);
         let watch = watch.as_deref();
         claim.begin(window, watch);
@@ -326,12 +359,11 @@ impl Memory {
         Ok(range_state::answer(range, state))
     }
 
-    /// Unpins a page that the guest gave back during a stay that began when the mapping count was
-    /// `entered_at`.
-    pub(crate) fn relinquish(&self, gpa: u64, entered_at: u64) -> Result {
+    /// Unpins a page that the guest gave back during a stay that began at `entry`.
+    pub(crate) fn relinquish(&self, gpa: u64, entry: Entry) -> Result {
         let room = Reservation::new(GFP_KERNEL)?;
         let gfn = Gfn::containing(gpa);
-        let page = self.pages.given.backing.lock().relinquish(gfn, entered_at, room);
+        let page = self.pages.given.backing.lock().relinquish(gfn, entry.mapping_count, room);
         if let Relinquished::Gone(page) = page {
             drop(page);
         }

@@ -34,6 +34,7 @@ use crate::{
         Machine,
         VcpuPlace, //
     },
+    memory::Entry,
     model::{
         exit::{
             self,
@@ -238,13 +239,13 @@ impl Vcpu {
                 }
                 return Err(ERESTARTSYS);
             }
-            let (reason, mapping_count) = self.enter()?;
+            let (reason, entry) = self.enter()?;
             entered = true;
             state.completion = Completion::None;
             self.pages().read_into::<_, 0>(&mut state.exit);
             // CAST: truncation is the ABI: the reason is a 32-bit value.
             state.exit.exit_reason = reason as u32;
-            if let Some(completion) = self.handle(reason, &mut state.exit, mapping_count)? {
+            if let Some(completion) = self.handle(reason, &mut state.exit, entry)? {
                 state.completion = completion;
                 return Ok(());
             }
@@ -252,11 +253,11 @@ impl Vcpu {
         }
     }
 
-    /// Enters the guest once; answers the exit reason, and the mapping count right before.
-    fn enter(&self) -> Result<(u64, u64)> {
+    /// Enters the guest once; answers the exit reason, and how memory was right before.
+    fn enter(&self) -> Result<(u64, Entry)> {
         let place = self.place()?;
         place.waker.clear();
-        let mapping_count = self.machine().memory.pages.mapping_count();
+        let entry = self.machine().memory.entry();
         let stay = self.machine().vm().enter()?;
         let start = Instant::<Monotonic>::now();
         let reason = sched::in_guest(|| hyp::run(self.machine().id(), self.id()))?;
@@ -269,7 +270,7 @@ impl Vcpu {
         if self.machine().has_levels() {
             self.notice_ends();
         }
-        Ok((reason, mapping_count))
+        Ok((reason, entry))
     }
 
     /// Looks for ends of interrupts that the hypervisor reports with an exit.
@@ -291,17 +292,17 @@ impl Vcpu {
         &self,
         reason: u64,
         exit: &mut Run,
-        mapping_count: u64,
+        entry: Entry,
     ) -> Result<Option<Completion>> {
         match exit::decode(reason, exit) {
             Exit::Again => Ok(None),
-            Exit::PageFault { gpa } => self.page_fault(gpa, exit),
+            Exit::PageFault { gpa } => self.page_fault(gpa, exit, entry),
             Exit::Write(mmio) => {
                 Ok((!self.vm.ioeventfds.signal(&mmio)).then_some(Completion::None))
             }
             Exit::Relinquish { gpa } => {
                 // Without memory for the bookkeeping the page stays pinned, which harms nobody.
-                let _ = self.machine().memory.relinquish(gpa, mapping_count);
+                let _ = self.machine().memory.relinquish(gpa, entry);
                 Ok(None)
             }
             Exit::Ptp { counter } => {
@@ -323,8 +324,13 @@ impl Vcpu {
 
     /// Serves a page fault; if that fails for good, the VMM gets the exit with the errno as error
     /// code.
-    fn page_fault(&self, gpa: u64, exit: &mut Run) -> Result<Option<Completion>> {
-        match self.machine().memory.fault(gpa) {
+    fn page_fault(
+        &self,
+        gpa: u64,
+        exit: &mut Run,
+        entry: Entry,
+    ) -> Result<Option<Completion>> {
+        match self.machine().memory.fault(gpa, entry) {
             Ok(()) => {
                 self.place()?.stats.fault();
                 Ok(None)
