@@ -38,6 +38,8 @@ mod memory;
 #[forbid(unsafe_code)]
 mod pages;
 #[forbid(unsafe_code)]
+mod record;
+#[forbid(unsafe_code)]
 mod registry;
 #[forbid(unsafe_code)]
 mod stats;

@@ -15,10 +15,7 @@ use crate::{
             MAX_CONSTITUENTS, //
         }, //
     },
-    backing::{
-        Abandoned,
-        Reservation, //
-    },
+    backing::Abandoned,
     hyp::{
         self,
         RegionBuffer, //
@@ -34,14 +31,14 @@ use crate::{
             Pfn, //
         },
         fault::Paging,
-        pins::Run,
         slots::Slot, //
     },
     pages::{
         Claim,
         Commit,
         Pages, //
-    }, //
+    },
+    record::Room, //
 };
 use kernel::{
     prelude::*,
@@ -50,14 +47,6 @@ use kernel::{
 
 /// Pages that a SET_MEMREGION call describes at most: the hypervisor works on them in one go.
 pub(crate) const POPULATE_PAGES: u64 = 512;
-
-/// What a batch needs before it is mapped.
-struct Prepared {
-    /// Room for the records.
-    room: KVec<Reservation>,
-    /// The list of pages, where it does not go by frame numbers.
-    list: Option<RegionBuffer>,
-}
 
 impl Pages {
     /// Pins and maps a range of a slot of which nothing is backed, and which the caller has
@@ -71,13 +60,15 @@ impl Pages {
     ) -> Result<bool> {
         let address = crate::uio::address(slot.hva_of(range.start()))?;
         let mut pages = self.owner.pin(address, usize::try_from(range.pages())?)?;
+        let mut room = self.room_for(range, &pages);
         for batch in range.chunks(self.batch(&pages, paging)) {
-            let prepared = self.prepare(slot, batch, &pages, paging)?;
+            room.fill(&pages, usize::try_from(batch.pages())?)?;
+            let list = self.list(slot, batch, &pages, paging)?;
             let Some(commit) = claim.commit() else { return Ok(false) };
-            match self.send(slot, batch, &pages, &prepared) {
-                Ok(()) => self.record(slot, batch, &mut pages, prepared.room),
+            match self.send(slot, batch, &pages, list.as_ref()) {
+                Ok(()) => self.record(slot, batch, &mut pages, &mut room),
                 Err(error) => {
-                    self.undo(commit, range, pages);
+                    self.undo(commit, batch, pages);
                     return Err(error);
                 }
             }
@@ -85,12 +76,20 @@ impl Pages {
         Ok(true)
     }
 
-    /// Takes pages back whose mapping failed, if the hypervisor can do that, or leaves them pinned.
-    fn undo(&self, commit: Commit<'_, '_>, range: PageRange, pages: PinnedPages) {
-        // Of the range, what was recorded before is mapped. The rest is whatever the call did.
-        let gap = self.given.backing.lock().first_gap(range);
-        let unmapped = self.gzvm().features.has(ext::UNMAP)
-            && gap.is_none_or(|gap| self.unmap_from_guest(gap).is_ok());
+    /// The way to record pages of a range that takes less memory. In a hole of a table they become
+    /// a part of that, if it is not cut off meanwhile.
+    fn room_for(&self, range: PageRange, pages: &PinnedPages) -> Room {
+        match Room::new(pages) {
+            Room::Table(_) if self.given.backing.lock().is_in_table(range.start()) => Room::runs(),
+            room => room,
+        }
+    }
+
+    /// Takes pages back of which mapping a batch failed, if the hypervisor can do that, or leaves
+    /// them pinned.
+    fn undo(&self, commit: Commit<'_, '_>, batch: PageRange, pages: PinnedPages) {
+        // Of the batch, some may be mapped; behind it nothing is.
+        let unmapped = self.gzvm().features.has(ext::UNMAP) && self.unmap_from_guest(batch).is_ok();
         drop(commit);
         if unmapped {
             return;
@@ -111,14 +110,7 @@ impl Pages {
     /// Maps the page of an existing record once more: the guest faulted although it was mapped, so
     /// either another vCPU was faster or the page was given back meanwhile. The caller has claimed
     /// it. If its owner replaced it meanwhile, the guest will fault again.
-    pub(crate) fn map_again(
-        &self,
-        claim: &Claim<'_>,
-        slot: &Slot,
-        gfn: Gfn,
-        run: &Run,
-    ) -> Result {
-        let pfn = run.pfn_of(gfn).ok_or(EFAULT)?;
+    pub(crate) fn map_again(&self, claim: &Claim<'_>, slot: &Slot, gfn: Gfn, pfn: Pfn) -> Result {
         let Some(_commit) = claim.commit() else { return Ok(()) };
         match self.paging {
             Paging::Block => {
@@ -155,29 +147,24 @@ impl Pages {
         }
     }
 
-    fn prepare(
+    /// The list of the pages of a batch, where it does not go by frame numbers.
+    fn list(
         &self,
         slot: &Slot,
         range: PageRange,
         pages: &PinnedPages,
         paging: Paging,
-    ) -> Result<Prepared> {
-        let count = usize::try_from(range.pages())?;
-        let mut room = KVec::<Reservation>::new();
-        for _ in 0..pages.runs_within(count) {
-            room.push(Reservation::new(GFP_KERNEL)?, GFP_KERNEL)?;
-        }
+    ) -> Result<Option<RegionBuffer>> {
         if paging != Paging::Populate {
-            return Ok(Prepared { room, list: None });
+            return Ok(None);
         }
         let mut entries = KVec::new();
-        for (pfn, pages) in pages.runs(count) {
+        for (pfn, pages) in pages.runs(usize::try_from(range.pages())?) {
             let pg_cnt = u32::try_from(pages)?;
             let address = Pfn(pfn).phys();
             entries.push(Constituent { address, pg_cnt, reserved: 0 }, GFP_KERNEL)?;
         }
-        let list = Some(Self::region_buffer(slot, range, &entries)?);
-        Ok(Prepared { room, list })
+        Ok(Some(Self::region_buffer(slot, range, &entries)?))
     }
 
     /// Has the hypervisor map a batch.
@@ -186,9 +173,9 @@ impl Pages {
         slot: &Slot,
         range: PageRange,
         pages: &PinnedPages,
-        prepared: &Prepared,
+        list: Option<&RegionBuffer>,
     ) -> Result {
-        if let Some(list) = &prepared.list {
+        if let Some(list) = list {
             return Ok(hyp::set_memregion(self.id(), list)?);
         }
         if self.given.mailbox.is_some() {
@@ -201,9 +188,7 @@ impl Pages {
 
     fn send_block(&self, slot: &Slot, range: PageRange, pfns: impl Iterator<Item = u64>) -> Result {
         let mailbox = self.given.mailbox.as_ref().ok_or(EINVAL)?.lock();
-        for (index, pfn) in pfns.enumerate() {
-            mailbox.write_bytes(index * size_of::<u64>(), &pfn.to_le_bytes())?;
-        }
+        mailbox.write_words(pfns)?;
         Ok(hyp::map_block(self.given.vm.id(), slot.id, range)?)
     }
 
@@ -226,23 +211,18 @@ impl Pages {
     }
 
     /// Records the first pages as backing the range.
-    fn record(
-        &self,
-        slot: &Slot,
-        range: PageRange,
-        pages: &mut PinnedPages,
-        room: KVec<Reservation>,
-    ) {
+    fn record(&self, slot: &Slot, range: PageRange, pages: &mut PinnedPages, room: &mut Room) {
         self.given.vm.count_mapped(range.pages());
         let at = self.count_mapping();
-        let mut room = room.into_iter();
+        let Room::Runs(nodes) = room else {
+            return self.given.backing.lock().add_to_table(slot.range, range, pages, at, room);
+        };
         let mut rest = Some(range);
-        let mut backing = self.given.backing.lock();
         while let Some(range) = rest {
             let max = usize::try_from(range.pages()).unwrap_or(usize::MAX);
-            let (Some(run), Some(room)) = (pages.take_run(max), room.next()) else { return };
+            let (Some(run), Some(node)) = (pages.take_run(max), nodes.pop()) else { return };
             let next = Gfn(range.start().0 + run.count() as u64);
-            backing.add(slot.range, range.start(), run, at, room);
+            self.given.backing.lock().add(slot.range, range.start(), run, at, node);
             (_, rest) = range.split_at(next);
         }
     }

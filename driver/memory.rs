@@ -17,8 +17,7 @@ use crate::{
     },
     backing::{
         Backing,
-        Relinquished,
-        Reservation, //
+        Relinquished, //
     },
     hyp::{
         self,
@@ -58,6 +57,7 @@ use crate::{
         Given,
         Pages, //
     },
+    record::Reservation,
     registry::HypVm,
     store::KernelStore,
     watching::{
@@ -290,12 +290,12 @@ impl Memory {
         let watch = self.watches.get(slot.id);
         let watch = watch.as_deref();
         claim.begin(window, watch);
-        let (run, partly_backed) = {
+        let (mapped, partly_backed) = {
             let backing = pages.given.backing.lock();
-            (backing.run_at(gfn), backing.touches(window))
+            (backing.mapped(gfn), backing.touches(window))
         };
-        if let Some(run) = run {
-            return pages.map_again(&claim, &slot, gfn, &run);
+        if let Some(mapped) = mapped {
+            return pages.map_again(&claim, &slot, gfn, mapped.pfn);
         }
         if pages.paging == Paging::Populate {
             let why = "page fault although the hypervisor has no demand paging";
@@ -346,10 +346,11 @@ impl Memory {
         }
         // Pins first: what is pinned by then and not mapped yet is not taken for free.
         let (pinned, pinned_pages) = {
-            let backing = self.pages.given.backing.lock();
-            match (backing.run_at(range.start()), backing.first_gap(range)) {
-                (Some(run), _) => (true, run.range.end().0 - range.start().0),
-                (None, gap) => (false, gap.map_or(1, |gap| gap.pages())),
+            let next = self.pages.given.backing.lock().next(range.start());
+            match next {
+                Some(backed) if backed.start() == range.start() => (true, backed.pages()),
+                Some(backed) => (false, backed.start().0 - range.start().0),
+                None => (false, range.pages()),
             }
         };
         let (state, pages) = hyp::range_state(self.pages.id(), range)?;

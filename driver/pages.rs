@@ -181,7 +181,7 @@ impl Pages {
         self.given.vm.gzvm()
     }
 
-    /// How often something was mapped so far; see [`crate::model::pins::Run::surely_unmapped`].
+    /// How often something was mapped so far; see [`crate::model::pins::Mapped::surely_unmapped`].
     pub(crate) fn mapping_count(&self) -> u64 {
         self.mappings.load(Acquire)
     }

@@ -8,7 +8,6 @@
 
 use crate::{
     abi::ext,
-    backing::Reservation,
     hyp,
     kx::sched,
     model::{
@@ -22,7 +21,8 @@ use crate::{
             Unmapping, //
         }, //
     },
-    pages::Pages, //
+    pages::Pages,
+    record::Reservation, //
 };
 use kernel::prelude::*;
 

@@ -11,7 +11,6 @@
 //! allocated or pinned. Whoever has looked pages up but not mapped them looks them up again.
 
 use crate::{
-    backing::Reservation,
     kx::{
         mmu_interval::{
             Change,
@@ -25,7 +24,8 @@ use crate::{
         addr::PageRange,
         slots::Slot, //
     },
-    pages::Pages, //
+    pages::Pages,
+    record::Reservation, //
 };
 use kernel::{
     new_mutex,

@@ -124,6 +124,21 @@ impl<const SIZE: usize> ExactPages<SIZE> {
         Ok(())
     }
 
+    /// Copies words in, little-endian, one behind the other from the start on; -EINVAL if they do
+    /// not fit.
+    pub(crate) fn write_words(&self, words: impl Iterator<Item = u64>) -> Result {
+        const WORD: usize = size_of::<u64>();
+        let start = self.start.as_ptr().cast::<u64>();
+        let mut places = 0..SIZE / WORD;
+        for word in words {
+            let place = places.next().ok_or(EINVAL)?;
+            // SAFETY: By the type invariant, and as `place` is below the number of words that fit,
+            // the destination lies in our pages, which are aligned to more than a word.
+            unsafe { start.add(place).write(word.to_le()) };
+        }
+        Ok(())
+    }
+
     /// The pages are never freed: for memory that the hypervisor would not give back.
     pub(crate) fn leak(&self) {
         self.leaked.store(true, Relaxed);

@@ -99,7 +99,7 @@ impl PinOwner {
 /// # Invariants
 ///
 /// `pages` of the mm's `pinned_vm` are this value's.
-struct Charge {
+pub(super) struct Charge {
     mm: ARef<Mm>,
     pages: usize,
 }
@@ -113,11 +113,36 @@ impl Charge {
         Ok(Self { mm: mm.clone(), pages })
     }
 
+    /// Number of pages.
+    pub(super) fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Is the other one of the same address space, so that both can be joined?
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.mm.as_raw() == other.mm.as_raw()
+    }
+
+    /// No page, of the same address space.
+    pub(super) fn none(&self) -> Self {
+        Self { mm: self.mm.clone(), pages: 0 }
+    }
+
     /// Moves a part of the charge into a value of its own.
-    fn split(&mut self, pages: usize) -> Self {
+    pub(super) fn split(&mut self, pages: usize) -> Self {
         let pages = pages.min(self.pages);
+        let mut part = self.none();
+        // INVARIANT: The pages are the new value's from now on.
         self.pages -= pages;
-        Self { mm: self.mm.clone(), pages }
+        part.pages = pages;
+        part
+    }
+
+    /// Adds a charge of the same address space.
+    pub(super) fn join(&mut self, mut other: Self) {
+        debug_assert!(self.is_like(&other));
+        // INVARIANT: The pages are this value's from now on; the other one ends without any.
+        self.pages += core::mem::take(&mut other.pages);
     }
 }
 
@@ -164,6 +189,26 @@ impl PinnedPages {
         })
     }
 
+    /// Number of pages that are left.
+    pub(crate) fn left(&self) -> usize {
+        self.rest().len()
+    }
+
+    /// Whose the pages are.
+    pub(super) fn charge(&self) -> &Charge {
+        &self.charge
+    }
+
+    /// Gives up the first `count` pages that are left: they are the caller's, with their charge.
+    pub(super) fn hand_over(&mut self, count: usize) -> (&[*mut bindings::page], Charge) {
+        let start = self.taken;
+        let count = count.min(self.left());
+        // INVARIANT: The pages in front of the new `taken` are not this value's any more.
+        self.taken += count;
+        let charge = self.charge.split(count);
+        (self.pages.get(start..self.taken).unwrap_or(&[]), charge)
+    }
+
     /// Number of runs of consecutive frames among the first `max` pages that are left.
     pub(crate) fn runs_within(&self, max: usize) -> usize {
         self.runs(max).count()
@@ -173,17 +218,16 @@ impl PinnedPages {
     pub(crate) fn take_run(&mut self, max: usize) -> Option<PinnedRange> {
         let rest = self.rest();
         let rest = rest.get(..max).unwrap_or(rest);
-        let first = *rest.first()?;
         let count = run_length(rest);
-        // INVARIANT: The pages taken belong to the range alone from now on.
-        self.taken += count;
-        Some(PinnedRange { first, charge: self.charge.split(count) })
+        let (pages, charge) = self.hand_over(count);
+        // INVARIANT: The pages handed over belong to the range alone, and are consecutive.
+        Some(PinnedRange { first: *pages.first()?, charge })
     }
 }
 
 /// How many pages at the front have consecutive frames: on this architecture, consecutive
 /// descriptors (the vmemmap is linear).
-fn run_length(pages: &[*mut bindings::page]) -> usize {
+pub(super) fn run_length(pages: &[*mut bindings::page]) -> usize {
     let pairs = pages.iter().zip(pages.iter().skip(1));
     let run = pairs.take_while(|(page, next)| page.wrapping_add(1) == **next);
     run.count() + usize::from(!pages.is_empty())
@@ -223,6 +267,33 @@ unsafe impl Send for PinnedRange {}
 unsafe impl Sync for PinnedRange {}
 
 impl PinnedRange {
+    /// Makes a range of pages that a value of another kind had.
+    ///
+    /// # Safety
+    ///
+    /// `first` and the pages behind it, as many as the charge has, are pinned and owned by the
+    /// caller, and from now on by the new value.
+    pub(super) unsafe fn new(first: *mut bindings::page, charge: Charge) -> Self {
+        Self { first, charge }
+    }
+
+    /// The first page.
+    pub(super) fn first(&self) -> *mut bindings::page {
+        self.first
+    }
+
+    /// Whose the pages are.
+    pub(super) fn charge(&self) -> &Charge {
+        &self.charge
+    }
+
+    /// Gives up the pages: they are the caller's, with their charge.
+    pub(super) fn take_charge(&mut self) -> Charge {
+        let all = self.charge.pages;
+        // INVARIANT: Without a page in the charge, no page is this value's.
+        self.charge.split(all)
+    }
+
     /// Number of pages.
     pub(crate) fn count(&self) -> usize {
         self.charge.pages
@@ -237,13 +308,11 @@ impl PinnedRange {
     /// Joins a range that begins where this one ends; otherwise gives it back.
     pub(crate) fn join(&mut self, mut next: Self) -> Result<(), Self> {
         let follows = self.pfn() + self.count() as u64 == next.pfn();
-        if !follows || self.charge.mm.as_raw() != next.charge.mm.as_raw() {
+        if !follows || !self.charge.is_like(&next.charge) {
             return Err(next);
         }
         // INVARIANT: The pages of `next` follow ours; they and their charge become ours.
-        self.charge.pages += core::mem::take(&mut next.charge.pages);
-        // Nothing is left to unpin, but the reference to the mm must go.
-        drop(next);
+        self.charge.join(next.take_charge());
         Ok(())
     }
 
@@ -263,8 +332,7 @@ impl PinnedRange {
     /// Setting the flag is all that marking a page dirty means for memory that can be pinned for
     /// long and for writing: anonymous memory, tmpfs and hugetlbfs.
     pub(crate) fn unpin_unlocked(mut self) {
-        let all = self.charge.pages;
-        let charge = self.charge.split(all);
+        let charge = self.take_charge();
         // SAFETY: By the type invariant these consecutive pages are pinned and ours; with no page
         // in the charge left, the drop does not unpin them once more.
         unsafe {

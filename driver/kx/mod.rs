@@ -16,6 +16,7 @@ pub(crate) mod misc;
 pub(crate) mod mmu_interval;
 pub(crate) mod module;
 pub(crate) mod notifier;
+pub(crate) mod pin_table;
 pub(crate) mod ratelimit;
 pub(crate) mod sched;
 pub(crate) mod smccc;

@@ -2,17 +2,16 @@
 //! Properties of the model that hold for any input.
 
 use gzvm_abi::{run, uapi};
-use gzvm_model::addr::{Gfn, PageRange, Pfn};
+use gzvm_model::addr::{Gfn, PageRange};
 use gzvm_model::claims::Claims;
 use gzvm_model::destroy::{Destruction, Step};
 use gzvm_model::exit::{self, Exit};
 use gzvm_model::fault::{self, Paging};
 use gzvm_model::ioeventfd::{self, Entry, Pattern, Table};
-use gzvm_model::pins::Run;
 use gzvm_model::refusal::Result;
 use gzvm_model::slots::{Request, Slot, SlotTable};
 use gzvm_model::store::Store;
-use gzvm_model::{caps, device, irq, irqfd, reg, ticks, tunables};
+use gzvm_model::{caps, device, irq, irqfd, pins, reg, ticks, tunables};
 use proptest::prelude::*;
 
 /// The host's vector as a store.
@@ -158,19 +157,25 @@ proptest! {
         prop_assert_eq!(slot.backed_by(start + 1, end - 1), taken);
     }
 
-    /// Runs that continue each other join to a run with the same page behind each frame.
+    /// Stretches are all entries with a page, each once, and end at gaps.
     #[test]
-    fn joined_runs_map_the_same_pages(range in range(), pfn in 0u64..1 << 30, pages in 1u64..64) {
-        let front = Run { range, pfn: Pfn(pfn), mapped_at: 1 };
-        let behind = PageRange::new(range.end(), pages).expect("a small range");
-        let back = Run { range: behind, pfn: Pfn(pfn + range.pages()), mapped_at: 2 };
-        prop_assert!(front.continues(&back));
-        let whole = PageRange::new(range.start(), range.pages() + pages).expect("a small range");
-        let joined = Run { range: whole, ..front };
-        for run in [&front, &back] {
-            let last = Gfn(run.range.end().0 - 1);
-            prop_assert_eq!(joined.pfn_of(last), run.pfn_of(last));
+    fn stretches_are_what_is_there(has in proptest::collection::vec(any::<bool>(), 0..64), from in 0usize..70) {
+        let (mut found, mut at) = (vec![false; has.len()], from);
+        while let Some((start, pages)) = pins::stretch(has.len(), at, |at| has[at]) {
+            prop_assert!(pages > 0 && start >= at);
+            found[start..start + pages].fill(true);
+            at = start + pages;
+            prop_assert!(has.get(at) != Some(&true));
         }
+        let behind: Vec<_> = has.iter().enumerate().map(|(at, has)| *has && at >= from).collect();
+        prop_assert_eq!(found, behind);
+    }
+
+    /// Pages get records for their runs exactly if a record and a table would not take less.
+    #[test]
+    fn records_take_the_least(record in 1usize..200, table in 0usize..5000, runs in 1usize..600) {
+        let fewer = runs <= pins::most_runs(record, table);
+        prop_assert_eq!(fewer, runs * record <= record + table);
     }
 
     /// Any exit decodes without a panic, and only what a VMM understands goes to it.
