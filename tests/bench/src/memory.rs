@@ -34,7 +34,7 @@ impl Backing {
             Self::Absent => memory.ask_for_small_pages(),
             Self::Scattered => {
                 memory.ask_for_small_pages();
-                scatter(&memory);
+                memory.scatter();
             }
             Self::InOrder | Self::Huge => {
                 memory.ask_for_huge_pages();
@@ -49,17 +49,6 @@ impl Backing {
         }
         memory.write(0, 1);
         memory
-    }
-}
-
-/// Touches the pages in random order, so that neighbours for the guest are none for the host.
-fn scatter(memory: &Mapping) {
-    // An odd number has no factor in common with a power of two: all pages are visited.
-    const STEP: u64 = 40_503;
-    let pages = memory.size() / PAGE;
-    let modulus = pages.next_power_of_two();
-    for page in (0..modulus).map(|index| index * STEP % modulus).filter(|page| *page < pages) {
-        memory.write(page * PAGE, 1);
     }
 }
 

@@ -139,6 +139,18 @@ impl Mapping {
         assert_eq!(answer, 0, "madvise: {}", io::Error::last_os_error());
     }
 
+    /// Has the kernel bring all of the mapping in, in an order in which neighbours are not consecutive
+    /// for the host.
+    pub fn scatter(&self) {
+        // An odd number has no factor in common with a power of two: all pages are visited.
+        const STEP: u64 = 40_503;
+        let pages = self.size() / PAGE;
+        let modulus = pages.next_power_of_two();
+        for page in (0..modulus).map(|at| at * STEP % modulus).filter(|page| *page < pages) {
+            self.write(page * PAGE, 0);
+        }
+    }
+
     /// The address and size of a part, whole pages of the mapping.
     fn part(&self, offset: u64, size: u64) -> (*mut libc::c_void, usize) {
         assert!((offset | size) & (PAGE - 1) == 0 && offset + size <= self.size());

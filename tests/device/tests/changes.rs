@@ -10,6 +10,7 @@ use gzvm_abi::{ext, uapi};
 use gzvm_device_test::guest;
 use gzvm_device_test::machine::{Exit, Machine, Vcpu, RAM};
 use gzvm_device_test::mapping::{memfd, punch, Mapping, PAGE};
+use gzvm_device_test::random::Random;
 use gzvm_device_test::stall::Stall;
 use gzvm_device_test::suite::Needs;
 use gzvm_device_test::sys::{self, follows_owner, set_region, status_field};
@@ -267,6 +268,43 @@ fn w25_pins_go_with_large_mappings() {
     assert!(status_field("VmPin") <= before + 2 * 1024, "pages are unpinned");
 }
 
+/// Pages that are no neighbours for the host go and come in any order.
+fn w25_scattered_pages_go_and_come_back() {
+    const PAGES: u64 = 2048;
+    let memory = memory(PAGES * PAGE, None);
+    memory.scatter();
+    let (_machine, mut vcpu) = poker(&memory);
+    for page in 0..PAGES {
+        memory.write(page * PAGE, 100 + page);
+        assert_eq!(poke(&mut vcpu, EXTRA + page * PAGE), 100 + page);
+    }
+    let pinned = status_field("VmPin");
+    let mut random = Random::new(3);
+    for round in 0..4 {
+        let mut gone = vec![false; PAGES as usize];
+        for longest in [1, 1, 3, 60, 700].repeat(20) {
+            let pages = 1 + random.below(longest);
+            let first = random.below(PAGES - pages + 1);
+            memory.drop_pages(first * PAGE, pages * PAGE);
+            gone[first as usize..(first + pages) as usize].fill(true);
+        }
+        let taken = gone.iter().filter(|gone| **gone).count() as u64;
+        assert_eq!(status_field("VmPin"), pinned - 4 * taken, "{taken} pages are unpinned");
+        let mut pages: Vec<_> = (0..PAGES).collect();
+        while !pages.is_empty() {
+            let page = pages.swap_remove(random.below(pages.len() as u64) as usize);
+            let mut expected = WRITTEN;
+            if gone[page as usize] {
+                expected = 1000 * round + page;
+                memory.write(page * PAGE, expected);
+            }
+            assert_eq!(poke(&mut vcpu, EXTRA + page * PAGE), expected, "page {page}");
+            assert_eq!(memory.read(page * PAGE), WRITTEN, "page {page}");
+        }
+        assert_eq!(status_field("VmPin"), pinned, "all is pinned again");
+    }
+}
+
 fn a_fork_and_other_rights_take_nothing() {
     let memory = memory(2 * MIB, None);
     let (_machine, mut vcpu) = poker(&memory);
@@ -347,6 +385,7 @@ fn main() {
             w25_changes_and_faults_race,
             w25_slots_come_and_go_while_their_memory_changes,
             w25_pins_go_with_large_mappings,
+            w25_scattered_pages_go_and_come_back,
             all_slots_of_the_same_memory_follow,
         ],
         Needs::Device => [a_fork_and_other_rights_take_nothing],

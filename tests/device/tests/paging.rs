@@ -7,6 +7,7 @@ use std::time::Duration;
 use gzvm_device_test::guest;
 use gzvm_device_test::machine::{Exit, Machine, Vcpu, RAM};
 use gzvm_device_test::mapping::{Mapping, PAGE};
+use gzvm_device_test::random::Random;
 use gzvm_device_test::stall::Stall;
 use gzvm_device_test::suite::Needs;
 use gzvm_device_test::sys::{set_region, status_field};
@@ -15,6 +16,8 @@ use gzvm_device_test::{life, tests};
 const MIB: u64 = 1 << 20;
 /// Where the tests have memory beside the machine's own.
 const EXTRA: u64 = RAM + 512 * MIB;
+/// Makes each page's content different, and different from 0.
+const SALT: u64 = 0x5a5a_0000_0000_0a5a;
 /// Longer than anything takes on a slow machine.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -105,6 +108,17 @@ fn memory_that_the_owner_may_not_write_is_not_given_to_the_guest() {
     assert_eq!(extra.read(MIB), 22);
 }
 
+/// Pages that are pinned for the only VM, and bytes of memory that their records occupy, if the
+/// kernel tells.
+fn records() -> Option<(u64, u64)> {
+    let stats = life::statistics("vm_stats")?;
+    let field = |name: &str| -> u64 {
+        let value = stats.lines().find_map(|line| line.strip_prefix(name));
+        value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("{stats}"))
+    };
+    Some((field("pinned_pages "), field("record_bytes ")))
+}
+
 fn w30_contiguous_memory_costs_little() {
     const SIZE: u64 = 128 * MIB;
     let ram = Mapping::anonymous(SIZE);
@@ -113,12 +127,7 @@ fn w30_contiguous_memory_costs_little() {
     // One fault in each block.
     let mut vcpu = machine.boot_vcpu(&[RAM + PAGE, RAM + SIZE, 2 * MIB, 0]);
     vcpu.report();
-    let Some(stats) = life::statistics("vm_stats") else { return };
-    let field = |name: &str| -> u64 {
-        let value = stats.lines().find_map(|line| line.strip_prefix(name));
-        value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("{stats}"))
-    };
-    let (pages, bytes) = (field("pinned_pages "), field("record_bytes "));
+    let Some((pages, bytes)) = records() else { return };
     let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
     if rollup.contains("AnonHugePages:         0 kB") || rollup.is_empty() {
         eprintln!("no huge pages here");
@@ -128,6 +137,65 @@ fn w30_contiguous_memory_costs_little() {
     assert!(per_gib <= 64 * 1024, "{per_gib} bytes of records for a GiB of guest");
 }
 
+fn w30_scattered_memory_costs_a_word_a_page() {
+    const SIZE: u64 = 16 * MIB;
+    let ram = Mapping::anonymous(SIZE);
+    ram.ask_for_small_pages();
+    ram.scatter();
+    for offset in (PAGE..SIZE).step_by(PAGE as usize) {
+        ram.write(offset, (RAM + offset) ^ SALT);
+    }
+    let pinned = status_field("VmPin");
+    let machine = Machine::with(ram, guest::check_pages());
+    let mut vcpu = machine.boot_vcpu(&[RAM + PAGE, RAM + SIZE, PAGE, SALT]);
+    assert_eq!(vcpu.report(), 0, "pages with wrong content, as the guest sees them");
+    for offset in (PAGE..SIZE).step_by(PAGE as usize) {
+        let written = machine.ram.read(offset + 8);
+        assert_eq!(written, !((RAM + offset) ^ SALT), "page at {offset:#x}");
+    }
+    if let Some((pages, bytes)) = records() {
+        assert_eq!(pages, SIZE / PAGE);
+        // Of memory that comes page by page, each is recorded by itself.
+        let singly =
+            life::statistics("vm_stats").is_some_and(|stats| stats.contains("paging Page"));
+        assert!(bytes <= 9 * pages || singly, "{bytes} bytes of records for {pages} pages");
+    }
+    drop((vcpu, machine));
+    assert_eq!(status_field("VmPin"), pinned, "all is unpinned");
+}
+
+fn scattered_pages_are_given_back_and_come_back() {
+    let ram = Mapping::anonymous(4 * MIB);
+    ram.ask_for_small_pages();
+    ram.scatter();
+    let machine = Machine::with(ram, guest::relinquish());
+    let mut vcpu = machine.boot_vcpu(&[0, 77]);
+    // The guest gives a page of the second block back and touches it again: pinned kB without it, and
+    // what there is with it.
+    let mut round = |page: u64| {
+        let target = 2 * MIB + page * PAGE;
+        vcpu.answer_next_read(RAM + target);
+        assert_eq!(vcpu.report(), 0, "result of the call");
+        let without = status_field("VmPin");
+        machine.ram.write(target, 55);
+        assert_eq!(vcpu.report(), 55, "what is in the page at {target:#x}");
+        assert_eq!(machine.ram.read(target), 77, "what the guest writes to {target:#x}");
+        (without, (status_field("VmPin"), records()))
+    };
+    // Now all of them are there.
+    for page in 0..512 {
+        round(page);
+    }
+    let (_, all) = round(7);
+    let mut random = Random::new(11);
+    for _ in 0..400 {
+        let page = random.below(512);
+        let (without, with) = round(page);
+        assert_eq!(without, all.0 - 4, "pinned kB without page {page}");
+        assert_eq!(with, all, "pins and records with all pages, after page {page}");
+    }
+}
+
 fn main() {
     tests![
         Needs::Device => [
@@ -135,6 +203,8 @@ fn main() {
             identical_faults_are_served_once,
             memory_that_the_owner_may_not_write_is_not_given_to_the_guest,
             w30_contiguous_memory_costs_little,
+            w30_scattered_memory_costs_a_word_a_page,
+            scattered_pages_are_given_back_and_come_back,
         ],
     ]
 }
