@@ -12,7 +12,8 @@ use crate::cpus::Runner;
 use crate::window::{off, on, Report, Row};
 use crate::{guests, mmio};
 
-const EVENTS: u64 = 500;
+/// So many that a tick of the kernel more in one window than in another changes little.
+const EVENTS: u64 = 2000;
 const MIB: u64 = 1 << 20;
 const DOORBELL: u64 = REPORT + 0x1000;
 /// The interrupt, as GIC id.

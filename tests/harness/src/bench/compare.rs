@@ -127,12 +127,15 @@ fn numbers(table: &Table) -> Vec<Numbers> {
 
 impl Numbers {
     fn against(&self, old: &Self) -> Verdict {
-        let grown =
-            |((unit, new, smallest), (_, old, _)): (&(String, f64, f64), &(String, f64, f64))| {
-                let worse = new - old > *smallest && *new > old * (1.0 + TOLERANCE / 100.0);
-                let percent = (new / old - 1.0) * 100.0;
-                worse.then(|| format!("{old:.1} {unit} before, now {new:.1} (+{percent:.1} %)"))
-            };
+        let grown = |((unit, new, smallest), (_, old, small)): (
+            &(String, f64, f64),
+            &(String, f64, f64),
+        )| {
+            let counts = new - old > smallest.max(*small);
+            let worse = counts && *new > old * (1.0 + TOLERANCE / 100.0);
+            let percent = (new / old - 1.0) * 100.0;
+            worse.then(|| format!("{old:.1} {unit} before, now {new:.1} (+{percent:.1} %)"))
+        };
         let worse: Vec<_> = self.numbers.iter().zip(&old.numbers).filter_map(grown).collect();
         if worse.is_empty() {
             Verdict::Kept
@@ -178,6 +181,19 @@ mod tests {
         let mut longer = before.clone();
         longer.rows[0].classes[0] *= 2.0;
         assert!(worse(&longer, &before).is_empty());
+    }
+
+    #[test]
+    fn the_spread_of_either_is_no_change() {
+        let (before, now) = (table(1000.0, 1.0), table(1100.0, 1.0));
+        let wide = |table: &Table| {
+            let mut wide = table.clone();
+            wide.rows[0].spread = 100.0;
+            wide
+        };
+        assert_eq!(worse(&now, &before).len(), 1);
+        assert!(worse(&wide(&now), &before).is_empty());
+        assert!(worse(&now, &wide(&before)).is_empty());
     }
 
     #[test]
