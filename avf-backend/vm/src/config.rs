@@ -117,9 +117,9 @@ impl VmConfig {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let config: Self = serde_json::from_str(text)
-            // Users write keys; fields are this program's.
-            .map_err(|e| anyhow!(e.to_string().replace("missing field", "missing key")))?;
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let config: Self = serde_path_to_error::deserialize(&mut reader).map_err(|e| wrong(&e))?;
+        reader.end()?;
         config.check()?;
         Ok(config)
     }
@@ -151,6 +151,19 @@ impl VmConfig {
         }
         ensure!(self.devices.is_empty(), "key \"devices\": GenieZone assigns no devices to guests");
         Ok(())
+    }
+}
+
+/// What cannot be, where, and in which line.
+fn wrong(error: &serde_path_to_error::Error<serde_json::Error>) -> anyhow::Error {
+    // Users write keys; fields are this program's.
+    let why = error.inner().to_string();
+    let why = why.replace("missing field", "missing key").replace("duplicate field", "two keys");
+    // What is no JSON is not at a key.
+    let at_key = error.inner().is_data() && error.path().iter().next().is_some();
+    match at_key {
+        true => anyhow!("key \"{}\": {why}", error.path()),
+        false => anyhow!(why),
     }
 }
 
@@ -230,6 +243,16 @@ mod tests {
             (r#"{"kernel": "/k", "platform_version": "~2.0"}"#, "~2.0"),
             (r#"{"kernel": "/k", "platform_version": "one"}"#, "version"),
             (r#"{"kernel": 1, "platform_version": "~1.0"}"#, "line 1 column 12"),
+            (r#"{"kernel": "/k", "platform_version": "~1.0"} x"#, "trailing characters"),
+            (
+                r#"{"kernel": "/k", "platform_version": "~1.0", "kernel": "/l"}"#,
+                "two keys `kernel`",
+            ),
+            (r#"{"kernel": "/k", "memory_mib": -5, "platform_version": "~1.0"}"#, "\"memory_mib\""),
+            (
+                r#"{"kernel": "/k", "platform_version": "~1.0", "disks": [{"writable": 1}]}"#,
+                "\"disks[0].writable\"",
+            ),
             (r#"{"kernel": "/k", "bootloader": "/b", "platform_version": "~1.0"}"#, "exclude"),
             (r#"{"bootloader": "/b", "initrd": "/i", "platform_version": "~1.0"}"#, "initrd"),
             (r#"{"kernel": "/k", "platform_version": "~1.0", "memory_mib": 0}"#, "0"),

@@ -3,7 +3,7 @@
 
 use crate::cli::{Cpus, RunArgs};
 use crate::config::{self, ConsoleInput, VmConfig};
-use anyhow::{Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 use avf_aidl::aidl::virtualizationservice::{
     CpuOptions::{CpuOptions, CpuTopology::CpuTopology},
     DiskImage::DiskImage,
@@ -12,6 +12,7 @@ use avf_aidl::aidl::virtualizationservice::{
 };
 use binder::ParcelFileDescriptor;
 use std::fs::OpenOptions;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 /// Name of a VM that was given none.
@@ -21,6 +22,9 @@ const DEFAULT_NAME: &str = "VmRun";
 pub fn open(key: &str, path: &Path, writable: bool) -> Result<ParcelFileDescriptor> {
     let file = OpenOptions::new().read(true).write(writable).open(path);
     let file = file.with_context(|| format!("{key}: cannot open {}", path.display()))?;
+    // One can be opened for reading.
+    let is_dir = file.metadata().is_ok_and(|data| data.is_dir());
+    ensure!(!is_dir, "{key}: {} is a directory", path.display());
     Ok(ParcelFileDescriptor::new(file))
 }
 
@@ -48,7 +52,7 @@ pub fn parcelable(config: &VmConfig, args: &RunArgs) -> Result<VirtualMachineRaw
         bootloader: read("key \"bootloader\"", &config.bootloader)?,
         disks: config.disks.iter().map(disk).collect::<Result<_>>()?,
         protectedVm: common.protected || config.protected,
-        memoryMib: memory.map_or(Ok(0), |mib| i32::try_from(mib.get())).context("memory_mib")?,
+        memoryMib: memory.map_or(Ok(0), memory_mib)?,
         cpuOptions: CpuOptions { cpuTopology: topology },
         platformVersion: config.platform_version.to_string(),
         gdbPort: debug.gdb.map_or(0, i32::from),
@@ -58,6 +62,11 @@ pub fn parcelable(config: &VmConfig, args: &RunArgs) -> Result<VirtualMachineRaw
         balloon: true,
         ..Default::default()
     })
+}
+
+fn memory_mib(mib: NonZeroU32) -> Result<i32> {
+    i32::try_from(mib.get())
+        .map_err(|_| anyhow!("memory: {mib} MiB are more than a VM can have: {} MiB", i32::MAX))
 }
 
 fn disk(disk: &config::Disk) -> Result<DiskImage> {

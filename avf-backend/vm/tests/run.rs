@@ -183,6 +183,11 @@ fn bad_input_is_one_line_that_names_it() {
             &["\"initrd\"", "ramdisk"],
         ),
         ("{", &["vm.json", "EOF"]),
+        (r#"{"kernel": "DIR", "platform_version": "~1.0"}"#, &["\"kernel\"", "is a directory"]),
+        (
+            r#"{"kernel": "DIR/Image", "memory_mib": 4000000000, "platform_version": "~1.0"}"#,
+            &["4000000000 MiB are more than"],
+        ),
     ] {
         let output = world.vm(&world.config(text), &[]);
         let error = err(&output);
