@@ -113,6 +113,11 @@ impl LocalContexts {
         Ok(VmContext { cid, dir, kind: Kind::Local, taken: Some(taken) })
     }
 
+    /// Removes the directories of all VMs.
+    pub fn remove(&self) {
+        remove(&self.base);
+    }
+
     fn take(&self) -> Result<(u32, Taken)> {
         for cid in cids::after(Some(self.last.load(Ordering::Relaxed))) {
             if let Some(taken) = Taken::take(cid)? {
@@ -125,7 +130,7 @@ impl LocalContexts {
 
 impl Drop for LocalContexts {
     fn drop(&mut self) {
-        remove(&self.base);
+        self.remove();
     }
 }
 

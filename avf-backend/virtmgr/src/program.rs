@@ -81,7 +81,7 @@ fn run(args: &Args) -> Result<()> {
     File::from(ready).write_all(READY).context("cannot write to --ready-fd")?;
     server.join();
     // The client is gone, and so is what its VMs were for.
-    shared.stop_all();
+    shared.end();
     Ok(())
 }
 

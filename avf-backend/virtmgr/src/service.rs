@@ -128,10 +128,14 @@ impl Shared {
         self.all().into_iter().filter(|vm| vm.pid().is_ok()).collect()
     }
 
-    /// Ends all VMs.
-    pub fn stop_all(&self) {
+    /// Ends all VMs, and leaves nothing of them: calls that are still under way in other threads may
+    /// refer to this until the process ends.
+    pub fn end(&self) {
         for vm in self.running() {
             vm.end();
+        }
+        if let Contexts::Local(contexts) = &self.contexts {
+            contexts.remove();
         }
     }
 
