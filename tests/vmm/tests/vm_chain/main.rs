@@ -32,6 +32,7 @@ fn main() {
         who_has_no_permission_is_refused,
         a_user_has_own_vms,
         vms_outlive_the_service,
+        context_ids_wrap,
         clients_find_the_next_service,
         dead_clients_are_forgotten,
     ]

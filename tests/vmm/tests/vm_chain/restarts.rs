@@ -8,6 +8,7 @@ use crate::together::listed;
 use anyhow::{ensure, Context, Result};
 use gzvm_client::Service;
 use gzvm_vmm_test::host::settles;
+use std::fs;
 use std::path::Path;
 
 pub fn vms_outlive_the_service() -> Result<()> {
@@ -39,6 +40,37 @@ pub fn vms_outlive_the_service() -> Result<()> {
     }
     ensure!(listed(&vm("list")?, cid).is_none(), "it has ended");
     ensure!(!Path::new(&format!("/run/gzvm/{cid}")).exists(), "its directory is there");
+    before.is_back(services)
+}
+
+/// Behind the last id comes the first again, for the kernel's vsock too; that of a VM that was killed
+/// is not given again soon.
+pub fn context_ids_wrap() -> Result<()> {
+    let mut services = services()?;
+    let services = services.as_mut().context("no services")?;
+    let before = Before::take(services)?;
+    services.kill()?;
+    let file = "/run/gzvm/last_cid";
+    let last = fs::read_to_string(file).context(file)?;
+    fs::write(file, "65534")?;
+    services.start()?;
+    let payload = payload("idle", true)?;
+    let start = || or_log(VmRun::ready(&[&payload], "idle: "));
+    let ((end, end_cid), (first, first_cid)) = (start()?, start()?);
+    ensure!((end_cid, first_cid) == (65_535, 2048), "{end_cid} {first_cid}");
+    kill_now(end.vmm().context("no VMM")?)?;
+    end.ends("Killed")?;
+    let (next, next_cid) = start()?;
+    ensure!(next_cid == 2049, "{next_cid}");
+    ensure!(listed(&vm("list")?, first_cid).is_some(), "it is not listed");
+    for (vm_run, cid) in [(first, first_cid), (next, next_cid)] {
+        vm(&format!("stop {cid}"))?;
+        vm_run.ends("Killed")?;
+    }
+    // Others go on where they were.
+    services.kill()?;
+    fs::write(file, last)?;
+    services.start()?;
     before.is_back(services)
 }
 
