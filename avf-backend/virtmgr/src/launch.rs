@@ -2,7 +2,7 @@
 //! The VMM's process: found, started with the files it needs, and waited for.
 
 use crate::argv::{self, Request};
-use crate::{death, signals};
+use crate::death;
 use anyhow::{Context, Result};
 use avf_aidl::aidl::virtualizationcommon::DeathReason::DeathReason;
 use command_fds::CommandFdExt;
@@ -58,7 +58,7 @@ pub fn launch(
     let mut command = Command::new(program);
     command.arg0(format!("crosvm_{}", request.name)).args(argv::build(request));
     command.stdin(Stdio::null()).stderr(Stdio::piped()).preserved_fds(files);
-    let child = signals::unblocked(|| SharedChild::spawn(&mut command));
+    let child = SharedChild::spawn(&mut command);
     let child = child.with_context(|| format!("cannot start {}", program.display()))?;
     // The command holds this process's copies of `files`; the guest's end of the failure port must
     // not stay open here.
