@@ -6,13 +6,13 @@
 
 use anyhow::{anyhow, Context, Error, Result};
 use avf_aidl::aidl::virtualizationservice::IVirtualizationService::IVirtualizationService;
-use binder::{Status, Strong};
+use binder::{Status, StatusCode, Strong};
 use command_fds::CommandFdExt;
 use nix::fcntl::OFlag;
 use rpcbinder::{FileDescriptorTransportMode, RpcSession};
 use std::env;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -99,6 +99,26 @@ fn program() -> PathBuf {
 pub fn exception(status: Status) -> Error {
     match status.message() {
         Some(message) if !message.is_empty() => anyhow!(message.to_owned()),
-        _ => anyhow!("the service: {status}"),
+        _ => match status.transaction_error() {
+            StatusCode::Errno(number) => {
+                let why = io::Error::from_raw_os_error(number.saturating_abs());
+                anyhow!("the call does not reach the service: {why}")
+            }
+            _ => anyhow!("the service: {status}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_system_are_said_in_its_words() {
+        let status = Status::from(StatusCode::Errno(-24));
+        let text = exception(status).to_string();
+        assert!(text.ends_with("service: Too many open files (os error 24)"), "{text}");
+        let text = exception(Status::from(StatusCode::DeadObject)).to_string();
+        assert!(text.starts_with("the service: ") && text.contains("DeadObject"), "{text}");
     }
 }
