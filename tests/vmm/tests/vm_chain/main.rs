@@ -6,12 +6,14 @@
 
 #[path = "../chain/mod.rs"]
 mod chain;
+mod policy;
 mod restarts;
 mod together;
 mod users;
 
 use chain::services;
 use gzvm_vmm_test::tests;
+use policy::*;
 use restarts::*;
 use together::*;
 use users::*;
@@ -33,6 +35,7 @@ fn main() {
         a_user_has_own_vms,
         vms_outlive_the_service,
         context_ids_wrap,
+        the_debug_policy_is_followed,
         clients_find_the_next_service,
         dead_clients_are_forgotten,
     ]
