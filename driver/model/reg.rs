@@ -10,7 +10,7 @@ pub fn size(id: u64) -> Result<usize> {
     if id & reg::ARCH_MASK != reg::ARCH_ARM64 {
         return Err(invalid("register id is not of arm64"));
     }
-    match (id >> reg::SIZE_SHIFT) & reg::SIZE_MASK {
+    match (id & reg::SIZE_MASK) >> reg::SIZE_SHIFT {
         0 => Ok(1),
         1 => Ok(2),
         2 => Ok(4),

@@ -97,7 +97,7 @@ pub(crate) fn call_reg(
 ) -> Result<()> {
     use gzvm_abi::reg;
     // The size in the id says how much the kernel accesses; `value` has room for 8 bytes.
-    if (id >> reg::SIZE_SHIFT) & reg::SIZE_MASK > reg::SIZE_U64 >> reg::SIZE_SHIFT {
+    if id & reg::SIZE_MASK > reg::SIZE_U64 {
         return Err(Error::new(request.name, libc::EINVAL));
     }
     let address = std::ptr::from_mut(value);

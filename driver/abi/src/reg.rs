@@ -11,8 +11,8 @@ pub const ARCH_ARM64: u64 = 0x60 << 56;
 pub const ARCH_MASK: u64 = 0xff << 56;
 /// Lowest bit of the size field.
 pub const SIZE_SHIFT: u32 = 52;
-/// Mask of the size field, after shifting.
-pub const SIZE_MASK: u64 = 0xf;
+/// Mask of the size field, in its place as the posted header has it.
+pub const SIZE_MASK: u64 = 0xf << SIZE_SHIFT;
 /// Size field of a 64-bit register.
 pub const SIZE_U64: u64 = 3 << SIZE_SHIFT;
 /// Lowest bit of the class field.

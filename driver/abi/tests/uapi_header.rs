@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use gzvm_abi::{cap, ext, reg, run, uapi};
+use gzvm_abi::{cap, ext, guest, reg, run, uapi};
 
 const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../include/uapi/linux/gzvm.h");
 /// The sources whose names user space may use.
@@ -19,7 +19,7 @@ const SOURCES: [(&str, &str); 5] = [
 ];
 
 /// Names that are between driver and hypervisor, or mean nothing in C.
-const NOT_FOR_USERS: [&str; 30] = [
+const NOT_FOR_USERS: [&str; 26] = [
     "uapi::DEVICE_PATH",
     "uapi::V13_MAX_MEM_REGIONS",
     "uapi::DEFAULT_MAX_VCPUS",
@@ -29,10 +29,6 @@ const NOT_FOR_USERS: [&str; 30] = [
     "run::MAX_LIST_REGISTERS",
     "run::VCPU_BUFFER_SIZE",
     "run::HwState",
-    "cap::BLOCK_BASED_DEMAND_PAGING",
-    "cap::ENABLE_DEMAND_PAGING",
-    "cap::QUERY_HYP_BATCH_PAGES",
-    "cap::QUERY_DESTROY_BATCH_PAGES",
     "ext::MAGIC",
     "ext::TEST",
     "ext::UNMAP_RANGE",
@@ -81,6 +77,11 @@ struct Pairs {
 impl Pairs {
     fn constant(&mut self, ours: &str, theirs: &str, value: u64) {
         self.ours.insert(ours.to_owned());
+        self.posted(theirs, value);
+    }
+
+    /// A constant of the header that has no name here.
+    fn posted(&mut self, theirs: &str, value: u64) {
         self.theirs.insert(theirs.to_owned());
         self.claims.push(format!("_Static_assert({theirs} == {value:#x}ULL, \"{theirs}\");"));
     }
@@ -145,6 +146,7 @@ fn pairs() -> Pairs {
     registers(&mut pairs);
     exits(&mut pairs);
     arguments(&mut pairs);
+    posted(&mut pairs);
     pairs
 }
 
@@ -177,6 +179,10 @@ fn flags(pairs: &mut Pairs) {
         cap::PVM_GET_PVMFW_SIZE = GZVM_CAP_PVM_GET_PVMFW_SIZE,
         cap::PVM_SET_PROTECTED_VM = GZVM_CAP_PVM_SET_PROTECTED_VM,
         cap::ENABLE_IDLE = GZVM_CAP_ENABLE_IDLE,
+        cap::BLOCK_BASED_DEMAND_PAGING = GZVM_CAP_BLOCK_BASED_DEMAND_PAGING,
+        cap::ENABLE_DEMAND_PAGING = GZVM_CAP_ENABLE_DEMAND_PAGING,
+        cap::QUERY_HYP_BATCH_PAGES = GZVM_CAP_QUERY_HYP_BATCH_PAGES,
+        cap::QUERY_DESTROY_BATCH_PAGES = GZVM_CAP_QUERY_DESTROY_BATCH_PAGES,
         ext::DISCOVER = GZVM_CAP_EXTENSIONS,
         ext::QUERY_LIMITS = GZVM_CAP_LIMITS,
         ext::WAKE_MASK = GZVM_EXT_WAKE_MASK,
@@ -275,13 +281,51 @@ fn exits(pairs: &mut Pairs) {
         run::Hypercall = gzvm_exit_hypercall { args }
         run::Event = gzvm_exit_event { kind = r#type, ndata, data }
     }
-    for member in ["mmio", "fail_entry", "exception", "hypercall", "internal_error", "system_event"]
-    {
+    for member in ["mmio", "fail_entry", "exception", "hypercall", "internal", "system_event"] {
         let payload = core::mem::offset_of!(run::Run, payload);
         pairs.claims.push(format!(
             "_Static_assert(offsetof(struct gzvm_vcpu_run, {member}) == {payload}, \"{member}\");"
         ));
     }
+}
+
+/// Names of the posted header that nothing here is called by: clients were written against them.
+fn posted(pairs: &mut Pairs) {
+    for (name, value) in [
+        ("GZVM_REG_GENERIC", 0),
+        ("GZVM_REG_ARCH_ARM64", 0x60 << 56),
+        ("GZVM_REG_SIZE_U8", 0),
+        ("GZVM_REG_SIZE_U16", 0x10 << 48),
+        ("GZVM_REG_SIZE_U32", 0x20 << 48),
+        ("GZVM_REG_SIZE_U128", 0x40 << 48),
+        ("GZVM_REG_SIZE_U256", 0x50 << 48),
+        ("GZVM_REG_SIZE_U512", 0x60 << 48),
+        ("GZVM_REG_SIZE_U1024", 0x70 << 48),
+        ("GZVM_REG_SIZE_U2048", 0x80 << 48),
+        ("GZVM_REG_TYPE_GENERAL2", 0x10 << 16),
+        ("GZVM_IRQ_LINE_VCPU2", 0xf000_0000),
+        ("GZVM_IRQ_LINE_TYPE", 0x0f00_0000),
+        ("GZVM_IRQ_LINE_VCPU", 0x00ff_0000),
+        ("GZVM_IRQ_LINE_NUM", 0x0000_ffff),
+        ("GZVM_IOEVENTFD_VALID_FLAG_MASK", 0x7),
+        ("GZVM_DEV_TYPE_MAX", 2),
+        ("GZVM_HVC_PTP", u64::from(guest::PTP)),
+        ("GZVM_HVC_MEM_RELINQUISH", u64::from(guest::MEM_RELINQUISH)),
+    ] {
+        pairs.posted(name, value);
+    }
+    // As clients take a register id apart.
+    pairs.claims.push(
+        "_Static_assert((GZVM_REG_PC & GZVM_REG_SIZE_MASK) >> GZVM_REG_SIZE_SHIFT == 3, \"size\");"
+            .to_owned(),
+    );
+    // The other name of the event's structure, and of an interrupt's word.
+    pairs.theirs.insert("struct gzvm_exit_internal".to_owned());
+    for (field, offset) in [("suberror", 0), ("ndata", 4), ("data", 8)] {
+        let size = if field == "data" { 128 } else { 4 };
+        pairs.field("gzvm_exit_internal", field, (offset, size));
+    }
+    pairs.field("gzvm_irq_level", "status", (0, 4));
 }
 
 fn arguments(pairs: &mut Pairs) {

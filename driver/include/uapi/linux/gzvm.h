@@ -51,6 +51,11 @@
 
 /* Of GZVM_ENABLE_CAP only: done by the driver, accepted for the sake of a known client. */
 #define GZVM_CAP_ENABLE_IDLE		0x9203
+/* Between driver and hypervisor: refused by both ioctls. */
+#define GZVM_CAP_BLOCK_BASED_DEMAND_PAGING	0x9201
+#define GZVM_CAP_ENABLE_DEMAND_PAGING		0x9202
+#define GZVM_CAP_QUERY_HYP_BATCH_PAGES		0x9204
+#define GZVM_CAP_QUERY_DESTROY_BATCH_PAGES	0x9205
 
 /* args[1]: guest address of the firmware. */
 #define GZVM_CAP_PVM_SET_PVMFW_GPA	0
@@ -84,7 +89,10 @@ struct gzvm_userspace_memory_region {
 #define GZVM_MEM_MAX_NR_PAGES		0x7fffffff
 
 struct gzvm_irq_level {
-	__u32 irq;			/* fields GZVM_IRQ_* */
+	union {
+		__u32 irq;		/* fields GZVM_IRQ_* */
+		__s32 status;		/* not written */
+	};
 	__u32 level;			/* 0 or 1 */
 };
 
@@ -96,6 +104,11 @@ struct gzvm_irq_level {
 #define GZVM_IRQ_VCPU_MASK		0xff
 #define GZVM_IRQ_NUM_SHIFT		0
 #define GZVM_IRQ_NUM_MASK		0xffff
+/* The same fields as masks in their places. */
+#define GZVM_IRQ_LINE_VCPU2		0xf0000000
+#define GZVM_IRQ_LINE_TYPE		0x0f000000
+#define GZVM_IRQ_LINE_VCPU		0x00ff0000
+#define GZVM_IRQ_LINE_NUM		0x0000ffff
 
 #define GZVM_IRQ_TYPE_CPU		0
 #define GZVM_IRQ_TYPE_SPI		1
@@ -124,6 +137,7 @@ struct gzvm_ioeventfd {
 #define GZVM_IOEVENTFD_FLAG_DATAMATCH	0x1
 #define GZVM_IOEVENTFD_FLAG_PIO		0x2
 #define GZVM_IOEVENTFD_FLAG_DEASSIGN	0x4
+#define GZVM_IOEVENTFD_VALID_FLAG_MASK	0x7
 
 struct gzvm_enable_cap {
 	__u64 cap;
@@ -136,14 +150,27 @@ struct gzvm_one_reg {
 };
 
 #define GZVM_REG_ARCH_MASK		0xff00000000000000ULL
-#define GZVM_REG_ARM64			0x6000000000000000ULL
+#define GZVM_REG_GENERIC		0x0000000000000000ULL
+#define GZVM_REG_ARCH_ARM64		0x6000000000000000ULL
+#define GZVM_REG_ARM64			GZVM_REG_ARCH_ARM64
+/* Bytes: 1 << ((id & GZVM_REG_SIZE_MASK) >> GZVM_REG_SIZE_SHIFT), at most 8. */
 #define GZVM_REG_SIZE_SHIFT		52
-#define GZVM_REG_SIZE_MASK		0xf
+#define GZVM_REG_SIZE_MASK		0x00f0000000000000ULL
+#define GZVM_REG_SIZE_U8		0x0000000000000000ULL
+#define GZVM_REG_SIZE_U16		0x0010000000000000ULL
+#define GZVM_REG_SIZE_U32		0x0020000000000000ULL
 #define GZVM_REG_SIZE_U64		0x0030000000000000ULL
+#define GZVM_REG_SIZE_U128		0x0040000000000000ULL
+#define GZVM_REG_SIZE_U256		0x0050000000000000ULL
+#define GZVM_REG_SIZE_U512		0x0060000000000000ULL
+#define GZVM_REG_SIZE_U1024		0x0070000000000000ULL
+#define GZVM_REG_SIZE_U2048		0x0080000000000000ULL
 #define GZVM_REG_CLASS_SHIFT		16
 #define GZVM_REG_CLASS_MASK		0xfff
 #define GZVM_REG_CLASS_CORE		0x10
 #define GZVM_REG_CLASS_SYSREG		0x13
+/* The class of core registers in its place. */
+#define GZVM_REG_TYPE_GENERAL2		0x00100000
 #define GZVM_REG_INDEX_MASK		0xffff
 /* Register Xn is GZVM_REG_X0 + 2 * n. */
 #define GZVM_REG_X0			0x6030000000100000ULL
@@ -166,6 +193,7 @@ struct gzvm_create_device {
 
 #define GZVM_DEV_TYPE_ARM_VGIC_V3_DIST		0
 #define GZVM_DEV_TYPE_ARM_VGIC_V3_REDIST	1
+#define GZVM_DEV_TYPE_MAX			2
 
 /* Bytes of the distributor, and of one vCPU's redistributor. */
 #define GZVM_VGIC_V3_DIST_SIZE		0x10000
@@ -231,13 +259,22 @@ struct gzvm_exit_exception {
 #define GZVM_EXCEPTION_PAGE_FAULT	1
 
 struct gzvm_exit_hypercall {
-	__u64 args[8];			/* x0 to x7, and back */
+	__u64 args[8];			/* x0 to x7, and x0 to x3 back */
 };
 
-/* Of GZVM_EXIT_SYSTEM_EVENT and GZVM_EXIT_INTERNAL_ERROR. */
+/* Hypercalls that the driver answers. */
+#define GZVM_HVC_PTP			0x86000001
+#define GZVM_HVC_MEM_RELINQUISH		0xc6000009
+
+struct gzvm_exit_internal {
+	__u32 suberror;
+	__u32 ndata;			/* valid words in data */
+	__u64 data[16];
+};
+
 struct gzvm_exit_event {
-	__u32 type;			/* GZVM_SYSTEM_EVENT_*, or the sub-error */
-	__u32 ndata;
+	__u32 type;			/* GZVM_SYSTEM_EVENT_* */
+	__u32 ndata;			/* valid words in data */
 	__u64 data[16];
 };
 
@@ -251,14 +288,15 @@ struct gzvm_exit_event {
 
 struct gzvm_vcpu_run {
 	__u32 exit_reason;		/* GZVM_EXIT_* */
-	__u8 immediate_exit;		/* 1: RUN ends with -EINTR before the guest is entered */
+	/* Not 0: RUN ends with -EINTR before the guest is entered. Never written. */
+	__u8 immediate_exit;
 	__u8 padding1[3];		/* 0 */
 	union {
 		struct gzvm_exit_mmio mmio;
 		struct gzvm_exit_fail_entry fail_entry;
 		struct gzvm_exit_exception exception;
 		struct gzvm_exit_hypercall hypercall;
-		struct gzvm_exit_event internal_error;
+		struct gzvm_exit_internal internal;
 		struct gzvm_exit_event system_event;
 		__u64 padding[32];
 	};
