@@ -96,6 +96,19 @@ program!(
 );
 
 program!(
+    /// Goes on in AArch32 state at EL0, which no guest is offered but its CPU may have, and is busy
+    /// there for ever.
+    enter_aarch32,
+    "mov x1, #0x10"
+    "msr spsr_el1, x1"
+    "adr x1, 1f"
+    "msr elr_el1, x1"
+    "eret"
+    // A32: a branch to itself.
+    "1: .inst 0xeafffffe"
+);
+
+program!(
     /// Turns its MMU on with tables at x0.
     walk,
     "msr ttbr0_el1, x0"

@@ -5,6 +5,7 @@
 //! The tests run on any machine with `/dev/gzvm` and print what libtest prints. Tests that a machine
 //! cannot run are reported as ignored.
 
+pub mod aarch32;
 pub mod attack;
 pub mod events;
 pub mod guest;

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What each ioctl answers to good, bad and malicious arguments.
 
-use gzvm_abi::{cap, ext, reg, uapi};
+use std::os::fd::AsFd;
+
+use gzvm_abi::{cap, ext, reg, run, uapi};
+use gzvm_device_test::aarch32::{self, movw, SVC};
 use gzvm_device_test::events::Event;
 use gzvm_device_test::guest;
 use gzvm_device_test::machine::{Machine, Vcpu, RAM};
@@ -9,6 +12,7 @@ use gzvm_device_test::mapping::Mapping;
 use gzvm_device_test::suite::Needs;
 use gzvm_device_test::sys::{self, check_extension, ioctl, ioctl_fd, ioctl_raw};
 use gzvm_device_test::tests;
+use zerocopy::IntoBytes;
 
 const BAD_ADDRESS: usize = 8;
 
@@ -30,6 +34,9 @@ fn w33_extensions_are_answered_through_the_pointer() {
     // As crosvm asks.
     let by_value = ioctl_raw(&machine.device, uapi::CHECK_EXTENSION, 0xa5);
     assert_eq!(by_value, Err(libc::EFAULT));
+    // As the posted driver tells no argument from a bad one.
+    assert_eq!(ioctl_raw(&machine.device, uapi::CHECK_EXTENSION, 0), Err(libc::EINVAL));
+    assert_eq!(ioctl_raw(&machine.vm, uapi::CHECK_EXTENSION, 0), Err(libc::EFAULT));
 }
 
 fn unknown_ioctls_are_not_there() {
@@ -201,6 +208,17 @@ fn irqfds_are_checked() {
     assert_eq!(set(&|argument| argument.flags = uapi::IRQFD_FLAG_DEASSIGN), Ok(0));
     assert_eq!(set(&|argument| argument.flags = uapi::IRQFD_FLAG_DEASSIGN), Ok(0));
     assert_eq!(set(&|_| ()), Ok(0), "the eventfd is free again");
+    // As the posted driver: nothing is connected to what does not exist, and that is no error.
+    let deassign = |gsi, fd| {
+        set(&|argument| {
+            (argument.flags, argument.gsi) = (uapi::IRQFD_FLAG_DEASSIGN, gsi);
+            argument.fd = fd;
+        })
+    };
+    let fd = u32::try_from(event.fd()).expect("descriptor");
+    assert_eq!(deassign(u32::MAX, fd), Ok(0));
+    assert_eq!(deassign(u32::MAX, 0), Err(libc::EINVAL), "not an eventfd");
+    assert_eq!(set(&|_| ()), Err(libc::EBUSY), "and it stays connected");
 }
 
 fn w35_interrupt_lines_are_checked() {
@@ -265,6 +283,39 @@ fn descriptors_are_closed_on_exec() {
     }
 }
 
+/// Numbers, values and structures are the same for 32-bit processes.
+fn a_32_bit_process_is_served() {
+    let code = [
+        0xe28f_004c, // add r0, pc, #76: the path
+        0xe3a0_1002, // mov r1, #2: O_RDWR
+        movw(7, 5),
+        SVC,
+        movw(1, 0x9201), // CREATE_VM
+        movw(2, 0),
+        movw(7, 54),
+        SVC,
+        movw(1, 0x9241), // CREATE_VCPU
+        movw(2, 0),
+        movw(7, 54),
+        SVC,
+        0xe28f_2028,     // add r2, pc, #40: the run structure
+        movw(1, 0x9280), // RUN
+        movw(7, 54),
+        SVC,
+        0xe370_0004, // cmn r0, #4: is it -EINTR?
+        0x03a0_0000, // moveq r0, #0
+        0x13a0_0001, // movne r0, #1
+        movw(7, 1),
+        SVC,
+    ];
+    let run = run::Run { immediate_exit: 1, ..Default::default() };
+    let data = [b"/dev/gzvm\0\0\0", run.as_bytes()].concat();
+    match aarch32::run(&code, &data, std::io::stdin().as_fd()) {
+        Some(status) => assert_eq!(status, 0, "RUN with immediate_exit is not -EINTR"),
+        None => println!("no AArch32 here"),
+    }
+}
+
 fn vm_without_memory_runs_into_an_exit() {
     let machine = Machine::bare(Mapping::anonymous(4096));
     let mut vcpu = machine.boot_vcpu(&[]);
@@ -292,6 +343,7 @@ fn main() {
             w13_padding_and_immediate_exit,
             dtb_config_takes_any_place,
             descriptors_are_closed_on_exec,
+            a_32_bit_process_is_served,
             vm_without_memory_runs_into_an_exit,
         ],
     ]

@@ -15,6 +15,7 @@ pub enum Exception {
 }
 
 const MODE: u64 = 0xf;
+const AARCH32: u64 = 1 << 4;
 const EL1H: u64 = 0b0101;
 const DAIF: u64 = 0xf << 6;
 const FLAGS: u64 = 0xf << 28;
@@ -41,6 +42,7 @@ pub struct Entry {
 pub fn entry(exception: Exception, pstate: u64, sctlr: u64) -> Entry {
     let same_level = pstate & MODE != 0;
     let vector = match pstate & MODE {
+        0 if pstate & AARCH32 != 0 => 0x600,
         0 => 0x400,
         EL1H => 0x200,
         _ => 0x000,
@@ -76,6 +78,13 @@ mod tests {
         assert_eq!(entry.vector, 0x400);
         assert_eq!(entry.esr, 0x24 << 26 | 1 << 25 | 0x10);
         assert_eq!(entry.far, Some(0x1234));
+        assert_eq!(entry.pstate, 0x6000_0000 | 0x3c5);
+    }
+
+    #[test]
+    fn user_mode_in_aarch32_state_has_vectors_of_its_own() {
+        let entry = entry(Exception::DataAbort(0x1234), 0x6000_0010, SCTLR_SPAN);
+        assert_eq!((entry.vector, entry.esr >> 26), (0x600, 0x24));
         assert_eq!(entry.pstate, 0x6000_0000 | 0x3c5);
     }
 

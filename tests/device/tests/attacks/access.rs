@@ -2,8 +2,10 @@
 //! Loads and stores of the host to what a guest has, in every way that a kernel can be brought to.
 
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
+use gzvm_device_test::aarch32;
 use gzvm_device_test::attack::{attempt, control, Got};
 use gzvm_device_test::guest;
 use gzvm_device_test::machine::{Exit, Machine, RAM};
@@ -19,6 +21,10 @@ type Attack = (&'static str, fn(&Victim) -> Got);
 const READS: &[Attack] = &[
     ("load in user mode", |victim| {
         Got::of_child(in_child(|| u8::from(victim.machine.ram.read(AT) == SECRET)))
+    }),
+    ("load in user mode, AArch32", |victim| match load_in_aarch32(victim) {
+        Some(status) => Got::of_child(status),
+        None => Got::Nothing,
     }),
     ("load through another mapping of the page", |victim| {
         let alias = victim.raw.map(victim.pa & !(PAGE - 1), PAGE);
@@ -46,6 +52,28 @@ const READS: &[Attack] = &[
     }),
     ("load by a second VM of the driver", second_vm),
 ];
+
+/// The exit status of a process that is 1 if it found something; nothing without AArch32.
+fn load_in_aarch32(victim: &Victim) -> Option<i32> {
+    let page = u16::try_from(AT / PAGE).expect("a small number");
+    let code = [
+        // mmap2(0, 4096, PROT_READ, MAP_SHARED, FD, page)
+        0xe3a0_0000, // mov r0, #0
+        0xe3a0_1a01, // mov r1, #4096
+        0xe3a0_2001, // mov r2, #1
+        0xe3a0_3001, // mov r3, #1
+        aarch32::movw(4, aarch32::FD),
+        aarch32::movw(5, page),
+        aarch32::movw(7, 192),
+        aarch32::SVC,
+        0xe590_0000, // ldr r0, [r0]
+        0xe350_0000, // cmp r0, #0
+        0x13a0_0001, // movne r0, #1
+        aarch32::movw(7, 1),
+        aarch32::SVC,
+    ];
+    aarch32::run(&code, &[], victim.file.as_fd())
+}
 
 fn through_a_pipe(victim: &Victim) -> Got {
     let (mut reader, writer) = std::io::pipe().expect("pipe");

@@ -179,6 +179,32 @@ pub fn accesses_that_cannot_be_emulated() {
     }
 }
 
+/// Whatever the hypervisor makes of such a guest, its host and others live on.
+pub fn a_guest_in_aarch32_state() {
+    signals::handle(0);
+    for protected in [false, true] {
+        let machine = Machine::new(SIZE, hostile::enter_aarch32());
+        if protected {
+            machine.protect().expect("SET_PROTECTED_VM");
+        }
+        let mut vcpu = machine.boot_vcpu(&[]);
+        for _ in 0..3 {
+            let target = signals::Target::this();
+            let ended = std::thread::scope(|scope| {
+                scope.spawn(move || target.signal_after(Duration::from_millis(300)));
+                vcpu.run()
+            });
+            assert!(
+                matches!(ended, Ok(Exit::Exception(_) | Exit::Other(_)) | Err(libc::EINTR)),
+                "{ended:?}"
+            );
+        }
+        attempt("AArch32 state", Got::Nothing);
+    }
+    let machine = Machine::new(SIZE, guest::count());
+    assert_eq!(machine.boot_vcpu(&[7]).report(), 7);
+}
+
 pub fn cache_maintenance_anywhere() {
     for at in [RAM + 4 * PAGE, RAM + SIZE - PAGE] {
         let machine = Machine::new(SIZE, hostile::maintain());

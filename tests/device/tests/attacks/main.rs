@@ -27,9 +27,10 @@ use fuzz::{
 use gzvm_device_test::suite::Needs;
 use gzvm_device_test::{attack, tests};
 use hostile_guest::{
-    a_guarded_guest_does_not_reach_the_host, a_guest_that_gives_everything_back,
-    accesses_that_cannot_be_emulated, another_vm_s_memory_by_its_physical_address,
-    cache_maintenance_anywhere, floods_of_random_calls, sharing_of_what_is_not_the_guest_s,
+    a_guarded_guest_does_not_reach_the_host, a_guest_in_aarch32_state,
+    a_guest_that_gives_everything_back, accesses_that_cannot_be_emulated,
+    another_vm_s_memory_by_its_physical_address, cache_maintenance_anywhere,
+    floods_of_random_calls, sharing_of_what_is_not_the_guest_s,
 };
 use ids::{
     calls_on_a_running_vcpu, dying_vms_do_nothing_more, forged_ids_are_refused,
@@ -53,6 +54,7 @@ fn main() {
             floods_of_random_calls,
             sharing_of_what_is_not_the_guest_s,
             a_guest_that_gives_everything_back,
+            a_guest_in_aarch32_state,
             a_guarded_guest_does_not_reach_the_host,
         ],
         Needs::Raw => [
