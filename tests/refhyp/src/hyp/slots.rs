@@ -49,9 +49,10 @@ impl<H: Hardware> Hypervisor<'_, H> {
             return Err(hvc::ERR_INVALID_ARGS);
         }
         let fixed = state.in_firmware(gfn, pages);
-        let ran = state.ran;
+        // A protected VM's pages were given to it, or not, by what their region was for.
+        let settled = state.ran || state.protected;
         let region = add_region(&mut state, gfn, pages)?;
-        if region.purpose != call.x(4) && (fixed || region.registered && ran) {
+        if region.purpose != call.x(4) && (fixed || region.registered && settled) {
             return Err(hvc::ERR_INVALID_ARGS);
         }
         region.purpose = call.x(4);

@@ -240,6 +240,27 @@ fn the_pool_of_a_protected_vm_is_shared_all_along() {
     assert_eq!(hyp.hw.read(BACKING * PAGE_SIZE), 77);
 }
 
+/// Else pages that the host sees could pass for memory of the guest's own.
+#[test]
+fn what_regions_are_for_is_settled_with_protection() {
+    let swiotlb = u64::from(gzvm_abi::uapi::MEM_REGION_STATIC_SWIOTLB);
+    for protected in [false, true] {
+        let hyp = hypervisor(Options::default());
+        let id = vm(&hyp, protected);
+        let region = |purpose| [id, GUEST, 8 * PAGE_SIZE, purpose];
+        let refused = if protected { hvc::ERR_INVALID_ARGS } else { 0 };
+        assert_eq!(status(&hyp, hvc::MEMREGION_PURPOSE, &region(swiotlb)), refused);
+        assert_eq!(status(&hyp, hvc::MEMREGION_PURPOSE, &region(1)), 0, "the same as ever");
+        assert_eq!(status(&hyp, hvc::MAP_GUEST, &[id, 5, BACKING, GUEST >> 12, 1]), 0);
+        let owner = if protected {
+            Page::Guest { vm: 0, open: false }
+        } else {
+            Page::Host { shares: 1, pins: 0 }
+        };
+        assert_eq!(hyp.memory.lock().page(BACKING), owner);
+    }
+}
+
 #[test]
 fn relinquish_succeeds_whatever_the_host_leaves_in_the_page() {
     let hyp = hypervisor(Options::default());
