@@ -4,14 +4,18 @@
  */
 #include <linux/capability.h>
 #include <linux/clocksource_ids.h>
+#include <linux/context_tracking_state.h>
 #include <linux/eventfd.h>
 #include <linux/io.h>
+#include <linux/irqflags.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/poll.h>
 #include <linux/ratelimit.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
 #include <linux/vtime.h>
 #include <asm/arch_timer.h>
 #include <asm/virt.h>
@@ -31,6 +35,12 @@ u32 gzvm_kx_counter_hz(void)
 bool gzvm_kx_is_arch_counter(int clocksource_id)
 {
 	return clocksource_id == CSID_ARM_ARCH_COUNTER;
+}
+
+/* To or from memory that others may write meanwhile. */
+void gzvm_kx_copy(void *to, const void *from, size_t bytes)
+{
+	memcpy(to, from, bytes);
 }
 
 phys_addr_t gzvm_kx_virt_to_phys(void *address)
@@ -84,14 +94,34 @@ bool gzvm_kx_fatal_signal_pending(void)
 	return fatal_signal_pending(current);
 }
 
+/*
+ * Where guest time is counted without ticks (nohz_full), both want interrupts off: a task switch or
+ * a reader in between would find the counters half changed. Elsewhere a flag is all there is.
+ */
 void gzvm_kx_guest_enter(void)
 {
+	unsigned long flags;
+
+	if (!context_tracking_enabled()) {
+		vtime_account_guest_enter();
+		return;
+	}
+	local_irq_save(flags);
 	vtime_account_guest_enter();
+	local_irq_restore(flags);
 }
 
 void gzvm_kx_guest_exit(void)
 {
+	unsigned long flags;
+
+	if (!context_tracking_enabled()) {
+		vtime_account_guest_exit();
+		return;
+	}
+	local_irq_save(flags);
 	vtime_account_guest_exit();
+	local_irq_restore(flags);
 }
 
 bool gzvm_kx_may_log(void)
@@ -99,6 +129,21 @@ bool gzvm_kx_may_log(void)
 	static DEFINE_RATELIMIT_STATE(state, 5 * HZ, 20);
 
 	return __ratelimit(&state);
+}
+
+/* To user memory. */
+bool gzvm_kx_put_u32(unsigned long address, u32 value)
+{
+	u32 __user *to = (u32 __user *)address;
+
+	if (!user_access_begin(to, sizeof(*to)))
+		return false;
+	unsafe_put_user(value, to, fault);
+	user_access_end();
+	return true;
+fault:
+	user_access_end();
+	return false;
 }
 
 __poll_t gzvm_kx_vfs_poll(struct file *file, struct poll_table_struct *table)

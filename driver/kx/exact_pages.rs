@@ -24,7 +24,8 @@ use zerocopy::{
 /// cgroup.
 ///
 /// Others may write it at any time, so there are never references into it: data is copied in and
-/// out.
+/// out, by C's `memcpy` or in volatile words. What is copied while somebody writes may be any mix
+/// of old and new bytes, as with user memory; for Rust the copy is a value like any other.
 ///
 /// # Invariants
 ///
@@ -37,7 +38,8 @@ pub(crate) struct ExactPages<const SIZE: usize> {
 
 // SAFETY: The memory belongs to no thread.
 unsafe impl<const SIZE: usize> Send for ExactPages<SIZE> {}
-// SAFETY: Shared access only copies bytes, and all types copied are valid for any bytes.
+// SAFETY: Shared access only copies bytes, in ways that stand a race (see the type), and all types
+// copied are valid for any bytes.
 unsafe impl<const SIZE: usize> Sync for ExactPages<SIZE> {}
 
 impl<const SIZE: usize> ExactPages<SIZE> {
@@ -67,7 +69,7 @@ impl<const SIZE: usize> ExactPages<SIZE> {
         // destination is a local variable of that size. `T: FromBytes` is valid for any bytes.
         unsafe {
             let source = self.start.as_ptr().add(OFFSET);
-            core::ptr::copy_nonoverlapping(source, value.as_mut_ptr().cast(), size_of::<T>());
+            ffi::gzvm_kx_copy(value.as_mut_ptr().cast(), source.cast(), size_of::<T>());
             value.assume_init()
         }
     }
@@ -80,7 +82,7 @@ impl<const SIZE: usize> ExactPages<SIZE> {
         unsafe {
             let source = self.start.as_ptr().add(OFFSET);
             let destination = core::ptr::from_mut(value).cast();
-            core::ptr::copy_nonoverlapping(source, destination, size_of::<T>());
+            ffi::gzvm_kx_copy(destination, source.cast(), size_of::<T>());
         }
     }
 
@@ -89,12 +91,16 @@ impl<const SIZE: usize> ExactPages<SIZE> {
     pub(crate) fn words<const COUNT: usize, const OFFSET: usize>(
         &self,
     ) -> impl Iterator<Item = u64> + '_ {
-        const { assert!(OFFSET + COUNT * size_of::<u64>() <= SIZE) };
+        const {
+            assert!(OFFSET % size_of::<u64>() == 0);
+            assert!(OFFSET + COUNT * size_of::<u64>() <= SIZE);
+        }
         let start = self.start.as_ptr().wrapping_add(OFFSET).cast::<u64>();
         (0..COUNT).map(move |index| {
             // SAFETY: By the type invariant and the assertion the word lies in our pages, which
-            // live as long as the iterator, because that borrows `self`.
-            unsafe { start.add(index).read_unaligned() }
+            // live as long as the iterator, because that borrows `self`, and is aligned as pages
+            // are.
+            unsafe { start.add(index).read_volatile() }
         })
     }
 
@@ -104,9 +110,9 @@ impl<const SIZE: usize> ExactPages<SIZE> {
         // SAFETY: By the type invariant and the assertion the destination lies in our pages; the
         // source is `value` itself, which `T: IntoBytes` lets us read as bytes.
         unsafe {
-            let source = core::ptr::from_ref(value).cast::<u8>();
+            let source = core::ptr::from_ref(value).cast();
             let destination = self.start.as_ptr().add(OFFSET);
-            core::ptr::copy_nonoverlapping(source, destination, size_of::<T>());
+            ffi::gzvm_kx_copy(destination.cast(), source, size_of::<T>());
         }
     }
 
@@ -119,7 +125,7 @@ impl<const SIZE: usize> ExactPages<SIZE> {
         // no slice can overlap.
         unsafe {
             let destination = self.start.as_ptr().add(offset);
-            core::ptr::copy_nonoverlapping(bytes.as_ptr(), destination, bytes.len());
+            ffi::gzvm_kx_copy(destination.cast(), bytes.as_ptr().cast(), bytes.len());
         }
         Ok(())
     }
@@ -134,7 +140,7 @@ impl<const SIZE: usize> ExactPages<SIZE> {
             let place = places.next().ok_or(EINVAL)?;
             // SAFETY: By the type invariant, and as `place` is below the number of words that fit,
             // the destination lies in our pages, which are aligned to more than a word.
-            unsafe { start.add(place).write(word.to_le()) };
+            unsafe { start.add(place).write_volatile(word.to_le()) };
         }
         Ok(())
     }

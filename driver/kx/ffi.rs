@@ -19,7 +19,8 @@ use kernel::{
     reason = "some kernel structs contain empty ones; they are passed by address only"
 )]
 // SAFETY: The declarations repeat those of `c/kx_helpers.h`, `linux/anon_inodes.h` and
-// `linux/reboot.h`. The functions marked safe take plain values and may be called in any context.
+// `linux/reboot.h`. The functions marked safe take plain values, check an address that they
+// are given, and may be called wherever their callers' contracts say.
 unsafe extern "C" {
     pub(super) safe fn gzvm_kx_at_el2() -> bool;
     pub(super) safe fn gzvm_kx_counter_hz() -> u32;
@@ -29,10 +30,12 @@ unsafe extern "C" {
     pub(super) safe fn gzvm_kx_guest_enter();
     pub(super) safe fn gzvm_kx_guest_exit();
     pub(super) safe fn gzvm_kx_may_log() -> bool;
+    pub(super) safe fn gzvm_kx_put_u32(address: c_ulong, value: u32) -> bool;
     pub(super) safe fn gzvm_kx_trace_hypcall_enter(id: c_ulong);
     pub(super) safe fn gzvm_kx_trace_hypcall_leave(id: c_ulong, invalid: c_ulong);
     pub(super) safe fn gzvm_kx_trace_vcpu_exit(exit_reason: c_ulong);
 
+    pub(super) fn gzvm_kx_copy(to: *mut c_void, from: *const c_void, bytes: usize);
     pub(super) fn gzvm_kx_virt_to_phys(address: *mut c_void) -> bindings::phys_addr_t;
     pub(super) fn gzvm_kx_page_to_pfn(page: *mut bindings::page) -> c_ulong;
     pub(super) fn gzvm_kx_charge_pinned(mm: *mut bindings::mm_struct, pages: c_ulong) -> c_int;

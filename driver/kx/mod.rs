@@ -22,3 +22,4 @@ pub(crate) mod sched;
 pub(crate) mod smccc;
 pub(crate) mod sysfs;
 pub(crate) mod trace;
+pub(crate) mod uaccess;
