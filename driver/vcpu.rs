@@ -4,6 +4,7 @@
 
 use crate::{
     abi::{
+        ext,
         run::{
             self,
             HwState,
@@ -28,7 +29,8 @@ use crate::{
             warn_limited, //
         },
         sched,
-        trace, //
+        trace,
+        uaccess, //
     },
     machine::{
         Machine,
@@ -41,6 +43,7 @@ use crate::{
             Completion,
             Exit, //
         },
+        idle,
         ids::VcpuId,
         irq,
         ptp,
@@ -48,12 +51,10 @@ use crate::{
             Errno,
             Refusal, //
         },
-        reg,
-        ticks, //
+        reg, //
     },
     uio,
-    vm::Vm,
-    wake::Sleep, //
+    vm::Vm, //
 };
 use core::mem::offset_of;
 use kernel::{
@@ -70,9 +71,6 @@ use kernel::{
         Monotonic, //
     }, //
 };
-
-/// How long an idle vCPU sleeps at most if it cannot be known when its timer fires.
-const UNKNOWN_TIMER_NS: u64 = 1_000_000;
 
 /// A vCPU's number in its VM, taken while this value lives.
 struct Number {
@@ -214,9 +212,17 @@ impl Vcpu {
             self.run_guest(state)?;
         }
         // An exit is delivered whatever signal is pending: the next RUN reports the signal.
-        let delivered = uio::write(arg, &state.exit);
+        let delivered = Self::deliver(arg, &state.exit);
         state.undelivered = delivered.is_err();
         delivered
+    }
+
+    /// Copies an exit out. What is the VMM's alone, `immediate_exit` with its padding, is not
+    /// written: another of its threads may be setting it right now.
+    fn deliver(arg: usize, exit: &Run) -> Result {
+        let payload = arg.checked_add(offset_of!(Run, payload)).ok_or(EFAULT)?;
+        uio::write(payload, &exit.payload)?;
+        uaccess::put_u32(arg, exit.exit_reason)
     }
 
     /// Gives the VMM's answer to the hypervisor. Harmless if done twice.
@@ -360,16 +366,13 @@ impl Vcpu {
 
     /// Sleeps until something happens to the guest, or its timer fires.
     fn idle(&self) -> Result {
-        let how = match self.hardware_state() {
-            Some(state) if state.vtimer_migrate == 0 => Sleep::UntilKick,
-            Some(HwState { vtimer_delay: 0, .. }) => return Ok(()),
-            Some(state) => {
-                let hz = self.machine().gzvm().counter_hz;
-                Sleep::AtMost(ticks::to_ns(state.vtimer_delay, hz))
-            }
-            None => Sleep::AtMost(UNKNOWN_TIMER_NS),
-        };
-        self.place()?.waker.sleep(how);
+        let gzvm = self.machine().gzvm();
+        let timer = self.hardware_state().map(|state| idle::Timer {
+            armed: state.vtimer_migrate != 0,
+            ticks: state.vtimer_delay,
+        });
+        let wakes_are_told = gzvm.features.has(ext::WAKE_MASK);
+        self.place()?.waker.sleep(idle::sleep(timer, gzvm.counter_hz, wakes_are_told));
         Ok(())
     }
 
@@ -393,7 +396,7 @@ impl Vcpu {
 
     fn get_one_reg(&self, argument: &uapi::OneReg) -> Result {
         let size = reg::size(argument.id)?;
-        if !self.machine().gzvm().features.has(crate::abi::ext::GET_REG) {
+        if !self.machine().gzvm().features.has(ext::GET_REG) {
             let why = "the hypervisor does not tell registers";
             return Err(Refusal::new(Errno::OpNotSupp, why).into());
         }

@@ -7,7 +7,7 @@
 //! either the guest was entered after the change and sees it, or the kick is found before the
 //! sleep.
 
-use crate::model::ticks;
+use crate::model::idle::Sleep;
 use kernel::{
     impl_has_hr_timer,
     new_condvar,
@@ -32,14 +32,6 @@ use kernel::{
         Monotonic, //
     }, //
 };
-
-/// How long an idle vCPU may sleep.
-pub(crate) enum Sleep {
-    /// Until it is kicked.
-    UntilKick,
-    /// Until it is kicked or so many nanoseconds have passed.
-    AtMost(u64),
-}
 
 /// A vCPU's place to sleep. Kicks come from any context: the lock is taken with interrupts off.
 #[pin_data]
@@ -82,9 +74,10 @@ impl Waker {
     pub(crate) fn sleep(self: &Arc<Self>, how: Sleep) {
         // The handle cancels the timer when it is dropped, and waits for its callback.
         let _timer = match how {
+            Sleep::NotAtAll => return,
             Sleep::UntilKick => None,
             Sleep::AtMost(ns) => {
-                let ns = i64::try_from(ns.min(ticks::MAX_NS)).unwrap_or(i64::MAX);
+                let ns = i64::try_from(ns).unwrap_or(i64::MAX);
                 Some(self.clone().start(Delta::from_nanos(ns)))
             }
         };

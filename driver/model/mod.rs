@@ -12,7 +12,7 @@
 //! | [`exit`] | what each exit of a vCPU means |
 //! | [`irq`], [`irqfd`], [`ioeventfd`], [`device`] | what the ioctls of these names ask for |
 //! | [`reg`], [`range_state`] | likewise |
-//! | [`ptp`], [`ticks`] | guest time |
+//! | [`idle`], [`ptp`], [`ticks`] | guest time |
 //! | [`destroy`], [`unmap`] | how long destroying a VM or unmapping its pages may take |
 
 pub mod addr;
@@ -22,6 +22,7 @@ pub mod destroy;
 pub mod device;
 pub mod exit;
 pub mod fault;
+pub mod idle;
 pub mod ids;
 pub mod ioeventfd;
 pub mod irq;

@@ -133,6 +133,35 @@ fn a_signal_with_sa_restart_ends_through_immediate_exit() {
     });
 }
 
+/// The run structure is the VMM's memory: another thread may set the flag while the guest runs.
+fn w13_immediate_exit_is_not_overwritten() {
+    let ticks = guest::counter_hz() / 5;
+    for _ in 0..100 {
+        let machine = Machine::new(MIB, guest::sleep());
+        machine.add_gic(1);
+        let mut vcpu = machine.boot_vcpu(&[ticks]);
+        let flag = std::ptr::from_mut(&mut vcpu.run.immediate_exit) as usize;
+        let exit = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(50));
+                // SAFETY: the byte is live; the other thread is inside of the ioctl.
+                unsafe { (flag as *mut u8).write_volatile(1) };
+            });
+            vcpu.run()
+        });
+        match exit {
+            // It came before the call.
+            Err(libc::EINTR) => continue,
+            Ok(Exit::Write(_)) => {
+                assert_eq!(vcpu.run.immediate_exit, 1, "the exit overwrote the flag");
+                return assert_eq!(vcpu.run().map(|_| ()), Err(libc::EINTR));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("the other thread was always faster");
+}
+
 fn w15_a_waiting_guest_without_timer_costs_nothing() {
     signals::handle(0);
     let machine = Machine::new(MIB, guest::wait());
@@ -289,6 +318,7 @@ fn main() {
             w13_an_exit_that_cannot_be_copied_is_delivered_later,
             a_signal_ends_a_busy_guest,
             a_signal_with_sa_restart_ends_through_immediate_exit,
+            w13_immediate_exit_is_not_overwritten,
             w15_a_waiting_guest_without_timer_costs_nothing,
             a_sleeping_guest_is_woken_by_its_timer,
             w09_one_thread_at_a_time_runs_a_vcpu,
