@@ -47,7 +47,9 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
-            Relaxed, //
+            Full,
+            Relaxed,
+            Release, //
         },
         Arc,
         ArcBorrow, //
@@ -71,6 +73,8 @@ pub(crate) struct Gzvm {
     pub(crate) destroy_batch: Atomic<u32>,
     /// `gzvm` in debugfs.
     pub(crate) debugfs: Dir,
+    /// Is there a device that the driver is bound to?
+    bound: Atomic<bool>,
     /// Its VMs.
     pub(crate) registry: Arc<Registry>,
     #[pin]
@@ -114,6 +118,7 @@ impl Gzvm {
                 demand_batch: Atomic::new(Self::demand_batch()),
                 destroy_batch: Atomic::new(Self::destroy_batch()),
                 debugfs: Dir::new(c"gzvm"),
+                bound: Atomic::new(false),
                 reboot <- Notifier::register(registry.clone()),
                 #[cfg(CONFIG_PM_SLEEP)]
                 sleep <- Notifier::register(registry.clone()),
@@ -209,6 +214,8 @@ impl DeviceFile for ControlFile {
     fn ioctl(this: ArcBorrow<'_, Self>, cmd: u32, arg: usize) -> Result<isize> {
         match cmd {
             uapi::CREATE_VM => vm::create(&this.gzvm, arg),
+            // As the posted driver answers here, though not for VMs.
+            uapi::CHECK_EXTENSION if arg == 0 => Err(EINVAL),
             uapi::CHECK_EXTENSION => {
                 this.gzvm.check_extension(arg, this.gzvm.can_follow_owners())
             }
@@ -220,12 +227,34 @@ impl DeviceFile for ControlFile {
 /// The platform driver.
 pub(crate) struct GzvmDriver;
 
+/// The driver is bound to a device, and to no other: there is one hypervisor, however many nodes of
+/// the device tree say so.
+struct Binding(Arc<Gzvm>);
+
+impl Binding {
+    /// -EBUSY if there is a binding.
+    fn new(gzvm: &Arc<Gzvm>) -> Result<Self> {
+        if gzvm.bound.xchg(true, Full) {
+            pr_err!("the hypervisor has a device already: remove the other node from the tree\n");
+            return Err(EBUSY);
+        }
+        Ok(Self(gzvm.clone()))
+    }
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        self.0.bound.store(false, Release);
+    }
+}
+
 /// What exists while the driver is bound. Fields are dropped in order: first nobody can come in.
 #[pin_data]
 pub(crate) struct Bound {
     #[pin]
     device: misc::Device<ControlFile>,
     tunables: sysfs::Directory<Gzvm>,
+    binding: Binding,
 }
 
 kernel::of_device_table!(
@@ -249,9 +278,11 @@ impl platform::Driver for GzvmDriver {
     ) -> impl PinInit<Bound, Error> + 'bound {
         pin_init::pin_init_scope(|| {
             let gzvm = module::shared(Gzvm::find)?;
+            let binding = Binding::new(&gzvm)?;
             let tunables = sysfs::Directory::new(c"gzvm", &gzvm, &tunables::ATTRIBUTES)?;
             // /dev/gzvm comes last: whoever opens it finds everything ready.
             Ok(try_pin_init!(Bound {
+                binding,
                 tunables,
                 device <- misc::Device::register(c"gzvm", gzvm),
             }? Error))

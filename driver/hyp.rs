@@ -14,6 +14,7 @@ use crate::{
     kx::{
         exact_pages::ExactPages,
         ratelimit::info_limited,
+        sched,
         smccc,
         trace, //
     },
@@ -65,8 +66,9 @@ impl HypError {
 impl From<HypError> for Error {
     fn from(error: HypError) -> Self {
         let name = hvc::name(error.function).unwrap_or("?");
-        info_limited!("hypervisor refused {name} with status {}\n", error.status);
-        Error::from_errno(-status_errno(error.status).code())
+        let errno = status_errno(error.status).code();
+        info_limited!("hypervisor refused {name} with status {} (errno {errno})\n", error.status);
+        Error::from_errno(-errno)
     }
 }
 
@@ -104,6 +106,23 @@ fn call(function: u32, args: &[u64]) -> Result<[u64; 3]> {
     }
 }
 
+/// How often a call is made again that finds the hypervisor busy.
+const PATIENCE: u32 = 1 << 16;
+
+/// As [`call`], and once more as it is while the hypervisor is busy, unless the caller is being
+/// killed. Gives up after [`PATIENCE`], so that no hypervisor can hold a thread for ever.
+fn call_until_done(function: u32, args: &[u64]) -> Result<[u64; 3]> {
+    for _ in 0..PATIENCE {
+        match call(function, args) {
+            Err(HypError { status: hvc::ERR_BUSY, .. }) if !sched::fatal_signal_pending() => {
+                sched::cond_resched();
+            }
+            answer => return answer,
+        }
+    }
+    call(function, args)
+}
+
 /// Asks for the hypervisor's version; any error means that there is none.
 pub(crate) fn probe() -> Result<Version> {
     let ours = [hvc::VERSION_MAJOR, hvc::VERSION_MINOR, hvc::VERSION_SUB];
@@ -139,7 +158,7 @@ pub(crate) fn destroy_vcpu(vm: VmId, vcpu: VcpuId) -> Result {
 /// Registers or populates memory described by the buffer.
 pub(crate) fn set_memregion(vm: VmId, buffer: &RegionBuffer) -> Result {
     let args = [vm.arg(), hvc::MEM_REGION_BUFFER_SIZE, buffer.phys()];
-    call(hvc::SET_MEMREGION, &args).map(|_| ())
+    call_until_done(hvc::SET_MEMREGION, &args).map(|_| ())
 }
 
 /// Runs a vCPU; answers the exit reason.
@@ -209,13 +228,14 @@ pub(crate) fn set_dtb_config(vm: VmId, gpa: u64, size: u64) -> Result {
 
 /// Maps one page.
 pub(crate) fn map_page(vm: VmId, slot: u32, pfn: Pfn, gfn: Gfn) -> Result {
-    call(hvc::MAP_GUEST, &[vm.arg(), u64::from(slot), pfn.0, gfn.0, 1]).map(|_| ())
+    let args = [vm.arg(), u64::from(slot), pfn.0, gfn.0, 1];
+    call_until_done(hvc::MAP_GUEST, &args).map(|_| ())
 }
 
 /// Maps a range from the frame numbers in the mailbox.
 pub(crate) fn map_block(vm: VmId, slot: u32, range: PageRange) -> Result {
     let args = [vm.arg(), u64::from(slot), range.start().0, range.pages()];
-    call(hvc::MAP_GUEST_BLOCK, &args).map(|_| ())
+    call_until_done(hvc::MAP_GUEST_BLOCK, &args).map(|_| ())
 }
 
 /// Unmaps a range of an unprotected VM, or its first part; answers x0 and x1. With extension UNMAP.

@@ -21,8 +21,7 @@ use crate::{
     model::{
         irq::{
             self,
-            Call,
-            Line, //
+            Call, //
         },
         irqfd::{
             self,
@@ -104,12 +103,12 @@ impl Irqfds {
     pub(crate) fn set(&self, machine: &Arc<Machine>, argument: &uapi::Irqfd) -> Result {
         let request = irqfd::parse(argument)?;
         let fd = i32::try_from(argument.fd).map_err(|_| EBADF)?;
-        let Line::Spi(spi) = irq::spi(argument.gsi, machine.gzvm().limits.spis)? else {
-            return Err(EINVAL);
-        };
-        match request {
-            Request::Assign { resample } => self.assign(machine, fd, spi, resample),
-            Request::Deassign => self.deassign(machine, fd, spi),
+        let spi = irq::spi(argument.gsi, machine.gzvm().limits.spis);
+        match (request, spi) {
+            (Request::Assign { resample }, spi) => self.assign(machine, fd, spi?, resample),
+            (Request::Deassign, Ok(spi)) => self.deassign(machine, fd, spi),
+            // Nothing can be connected to it.
+            (Request::Deassign, Err(_)) => EventFd::from_fd(fd).map(drop),
         }
     }
 

@@ -165,7 +165,7 @@ impl Memory {
         })
     }
 
-    /// Is all of a slot mapped by the owner, for writing too?
+    /// Is all of a slot mapped by the owner? For what, a fault will tell.
     fn check_mapped(&self, slot: &Slot) -> Result {
         let start = crate::uio::address(slot.hva)?;
         let end = start.checked_add(usize::try_from(slot.range.bytes())?).ok_or(EFAULT)?;

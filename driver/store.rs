@@ -38,7 +38,7 @@ impl<T> Store<T> for KernelStore<T> {
 
     fn insert(&mut self, at: usize, entry: T) -> refusal::Result<()> {
         let no_memory = Refusal::new(Errno::NoMem, "no memory for another table entry");
-        self.0.reserve(1, GFP_KERNEL).map_err(|_| no_memory)?;
+        self.0.reserve(1, GFP_KERNEL_ACCOUNT).map_err(|_| no_memory)?;
         self.0.insert_within_capacity(at, entry).map_err(|_| no_memory)
     }
 

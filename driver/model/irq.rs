@@ -29,9 +29,9 @@ const LR_HW: u64 = 1 << 61;
 const LR_EOI: u64 = 1 << 41;
 
 /// Checks a shared interrupt's number against the hypervisor's limit, where that is known.
-pub fn spi(number: u32, spis: Option<u16>) -> Result<Line> {
+pub fn spi(number: u32, spis: Option<u16>) -> Result<u16> {
     match u16::try_from(number) {
-        Ok(number) if spis.is_none_or(|spis| number < spis) => Ok(Line::Spi(number)),
+        Ok(number) if spis.is_none_or(|spis| number < spis) => Ok(number),
         _ => Err(invalid("interrupt number is not below the hypervisor's limit")),
     }
 }
@@ -52,8 +52,8 @@ pub fn decode(irq: u32, max_vcpus: u16, spis: Option<u16>) -> Result<Request> {
     let field = |shift: u32, mask: u32| (irq >> shift) & mask;
     let number = field(uapi::IRQ_NUMBER_SHIFT, uapi::IRQ_NUMBER_MASK);
     match field(uapi::IRQ_TYPE_SHIFT, uapi::IRQ_TYPE_MASK) {
-        uapi::IRQ_TYPE_CPU => Ok(Request { line: spi(number, spis)?, level: false }),
-        uapi::IRQ_TYPE_SPI => Ok(Request { line: spi(number, spis)?, level: true }),
+        uapi::IRQ_TYPE_CPU => Ok(Request { line: Line::Spi(spi(number, spis)?), level: false }),
+        uapi::IRQ_TYPE_SPI => Ok(Request { line: Line::Spi(spi(number, spis)?), level: true }),
         uapi::IRQ_TYPE_PPI => {
             let low = field(uapi::IRQ_VCPU_SHIFT, uapi::IRQ_VCPU_MASK);
             let high = field(uapi::IRQ_VCPU2_SHIFT, uapi::IRQ_VCPU2_MASK);

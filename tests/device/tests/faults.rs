@@ -11,7 +11,7 @@ use gzvm_abi::{ext, hvc, BLOCK_PAGES};
 use gzvm_device_test::events::Event;
 use gzvm_device_test::guest;
 use gzvm_device_test::life::{available, live_fully, memory, statistics, vms};
-use gzvm_device_test::machine::{Machine, Vcpu, RAM};
+use gzvm_device_test::machine::{Exit, Machine, Vcpu, RAM};
 use gzvm_device_test::mapping::{Mapping, PAGE};
 use gzvm_device_test::raw::{Audit, Raw};
 use gzvm_device_test::suite::Needs;
@@ -246,6 +246,35 @@ fn slow_hypercalls_are_waited_for() {
     }
 }
 
+/// The guest of a hypervisor that is busy for a while waits; one that is busy for ever ends in an
+/// exception, and the VMM can try again.
+fn a_busy_hypervisor_is_asked_again() {
+    let raw = Raw::get();
+    let index = u64::from(hvc::MAP_GUEST_BLOCK - hvc::ID_BASE);
+    let busy = |times| Plan::new(&raw, index, 0, times, hvc::ERR_BUSY, ext::TEST_FAULT_REFUSE);
+    let memory = Mapping::anonymous(2 * MIB);
+    memory.write(0, 11);
+    let plan = busy(40);
+    let (machine, mut vcpu) = poker(&memory);
+    vcpu.answer_next_read(EXTRA);
+    assert_eq!((vcpu.report(), plan.end()), (11, 40));
+    drop((vcpu, machine));
+
+    memory.write(0, 11);
+    let (_machine, mut vcpu) = poker(&memory);
+    vcpu.answer_next_read(EXTRA);
+    let plan = busy(u64::MAX);
+    match vcpu.run() {
+        Ok(Exit::Exception(exception)) => {
+            assert_eq!(exception.fault_gpa & !0xfff, EXTRA);
+            assert_eq!(exception.error_code, libc::EAGAIN as u32);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(plan.end() > 1000);
+    assert_eq!(vcpu.report(), 11, "the next RUN tries again");
+}
+
 /// What the guest finds in a page at [`EXTRA`], where it leaves [`WRITTEN`].
 fn poke(vcpu: &mut Vcpu, page: u64) -> u64 {
     vcpu.answer_next_read(EXTRA + page * PAGE);
@@ -401,6 +430,7 @@ fn main() {
             a_vm_that_is_not_destroyed_keeps_its_memory,
             pages_of_refused_vcpus_go_with_their_vm,
             slow_hypercalls_are_waited_for,
+            a_busy_hypervisor_is_asked_again,
             w25_a_change_waits_for_a_slow_mapping,
         ],
         Needs::Device => [

@@ -119,6 +119,31 @@ fn w22_the_device_comes_last() {
     });
 }
 
+/// One hypervisor, one device: a second one, as another node of the device tree would make it, is
+/// refused and harms nobody.
+fn a_second_device_is_refused() {
+    let Some(binding) = Binding::find() else { return };
+    let devices = fs::read_dir("/sys/bus/platform/devices").expect("platform devices");
+    let mut unbound = devices
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| !path.join("driver").exists() && path.join("driver_override").exists());
+    let other = unbound.next().expect("a platform device without a driver");
+    let choose =
+        |driver| fs::write(other.join("driver_override"), driver).expect("driver_override");
+    choose("gzvm");
+    let name = other.file_name().expect("a name");
+    let answer = fs::write(binding.dir.join("bind"), name.as_bytes());
+    choose("\n");
+    let errno = answer.err().and_then(|error| error.raw_os_error());
+    assert_eq!(errno, Some(libc::EBUSY), "{}", name.display());
+    works();
+    assert!(Path::new(TUNABLES).exists());
+    // What was refused holds nothing of the first one's.
+    binding.unbind();
+    binding.bind().expect("bind");
+    works();
+}
+
 /// Refuses a vCPU's first RUN with ERR_INVALID_ARGS.
 const NO_RUN: &str = "refhyp.fault=5:0:1:-8";
 /// Does not know the questions that the driver asks first: extensions and batch sizes.
@@ -165,6 +190,10 @@ fn main() {
         Needs::Word(NO_RUN) => [w19_a_refused_run_is_an_errno],
         Needs::Word(MUTE) => [w23_a_hypervisor_that_answers_nothing_is_usable],
         Needs::Word(LIAR) => [w38_rubbish_answers_are_not_used],
-        Needs::Device => [w04_a_failed_probe_leaves_nothing, w22_the_device_comes_last],
+        Needs::Device => [
+            w04_a_failed_probe_leaves_nothing,
+            w22_the_device_comes_last,
+            a_second_device_is_refused,
+        ],
     ]
 }
