@@ -158,8 +158,40 @@ impl<C: Chain, T: Notified<C>> Notifier<C, T> {
         // SAFETY: By this function's contract the block is in a `Self`, which is alive, because its
         // drop waits for calls to end.
         let this = unsafe { &*container_of!(Opaque::cast_from(block), Self, block) };
-        let objects = C::event(action).is_some_and(|event| this.target.notified(event).is_err());
-        (if objects { bindings::NOTIFY_BAD } else { bindings::NOTIFY_DONE }) as c_int
+        answer(C::event(action).map_or(Ok(()), |event| this.target.notified(event)))
+    }
+}
+
+/// What a listener answers, as `notifier_from_errno` has it: an objection keeps its errno, which
+/// whoever started it all gets to see.
+fn answer(result: Result) -> c_int {
+    let ok = bindings::NOTIFY_OK as c_int;
+    match result {
+        Ok(()) => bindings::NOTIFY_DONE as c_int,
+        Err(error) => bindings::NOTIFY_STOP_MASK as c_int | (ok - error.to_errno()),
+    }
+}
+
+#[kernel::macros::kunit_tests(gzvm_notifier)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn w46_an_objection_keeps_its_errno() {
+        // As `notifier_to_errno` reads it.
+        let errno = |answer: c_int| {
+            let value = answer & !(bindings::NOTIFY_STOP_MASK as c_int);
+            let ok = bindings::NOTIFY_OK as c_int;
+            if value > ok {
+                ok - value
+            } else {
+                0
+            }
+        };
+        let objection = answer(Err(EBUSY));
+        assert_eq!(errno(objection), EBUSY.to_errno());
+        assert_eq!(objection & bindings::NOTIFY_STOP_MASK as c_int, 0x8000);
+        assert_eq!(answer(Ok(())), 0);
     }
 }
 

@@ -283,6 +283,34 @@ fn descriptors_are_closed_on_exec() {
     }
 }
 
+/// There is nothing to map, read or write: the hypervisor's run page stays in the kernel.
+fn files_have_ioctls_only() {
+    let machine = machine();
+    let vcpu = machine.vcpu(0);
+    for fd in [machine.device.as_fd(), machine.vm.as_fd(), vcpu.fd.as_fd()] {
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&fd);
+        for offset in [0, 4096, 1 << 20] {
+            for share in [libc::MAP_SHARED, libc::MAP_PRIVATE] {
+                // SAFETY: a new mapping at an address of the kernel's choice, if any.
+                let map = unsafe {
+                    libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, share, fd, offset)
+                };
+                assert_eq!((map, sys::errno()), (libc::MAP_FAILED, libc::ENODEV));
+            }
+        }
+        let mut byte = 0u8;
+        // SAFETY: the byte is live.
+        let moved = unsafe {
+            let at = std::ptr::from_mut(&mut byte).cast();
+            [libc::read(fd, at, 1), libc::write(fd, at, 1)]
+        };
+        assert_eq!((moved, sys::errno()), ([-1, -1], libc::EINVAL));
+        let mut poll = libc::pollfd { fd, events: libc::POLLIN | libc::POLLPRI, revents: 0 };
+        // SAFETY: the structure is live.
+        assert_eq!(unsafe { libc::poll(&mut poll, 1, 0) }, 1, "never blocks");
+    }
+}
+
 /// Numbers, values and structures are the same for 32-bit processes.
 fn a_32_bit_process_is_served() {
     let code = [
@@ -343,6 +371,7 @@ fn main() {
             w13_padding_and_immediate_exit,
             dtb_config_takes_any_place,
             descriptors_are_closed_on_exec,
+            files_have_ioctls_only,
             a_32_bit_process_is_served,
             vm_without_memory_runs_into_an_exit,
         ],
