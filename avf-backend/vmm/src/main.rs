@@ -8,16 +8,21 @@ use gzvm_vmm::{files, machine, signals};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+/// The program's name in messages and in Android's log.
+const TAG: &str = "gzvm_vmm";
+
 fn main() -> ExitCode {
     files::remember_handed_over();
     let invocation = match cli::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
         Err(error) if error.status == ExitStatus::Success => {
-            print!("{}", error.message);
+            // Who asks for help and does not read it is not told that.
+            let _ = io::stdout().write_all(error.message.as_bytes());
             return error.status.into();
         }
         Err(error) => {
-            eprint!("{}", error.message);
+            gzvm_logging::init_with(TAG, "error");
+            say(&error.message);
             return error.status.into();
         }
     };
@@ -26,7 +31,7 @@ fn main() -> ExitCode {
 
 fn run(invocation: &Invocation) -> ExitStatus {
     // crosvm's filters name its own crates; those words simply match nothing here.
-    gzvm_logging::init_with("gzvm_vmm", &invocation.log_filter);
+    gzvm_logging::init_with(TAG, &invocation.log_filter);
     let config = &invocation.config;
     let name = config.name.as_deref().unwrap_or("VM");
     let ending = match machine::run(config) {
@@ -51,6 +56,15 @@ fn run(invocation: &Invocation) -> ExitStatus {
 
 /// The one line that says why; the parent shows it beside the VM's end.
 fn report(message: &str) {
+    say(&format!("{TAG}: error: {message}\n"));
+}
+
+/// Says it where the parent reads. On Android that is nobody's: virtmgr has no standard error there,
+/// so the log gets it, too.
+fn say(text: &str) {
     // The parent may be gone, and nobody else could be told.
-    let _ = writeln!(io::stderr(), "gzvm_vmm: error: {message}");
+    let _ = io::stderr().write_all(text.as_bytes());
+    if cfg!(target_os = "android") {
+        log::error!("{}", text.trim_end());
+    }
 }

@@ -62,11 +62,15 @@ extern "C" fn handle(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
         ),
         None => writeln!(line, "gzvm_vmm: error: bus error at {address:#x}"),
     };
-    // SAFETY: both calls are async-signal-safe; the buffer is valid for its length.
-    unsafe {
-        libc::write(libc::STDERR_FILENO, line.text.as_ptr().cast(), line.len);
-        libc::_exit(ExitStatus::Crash.code().into());
+    // SAFETY: the call is async-signal-safe; the buffer is valid for its length.
+    unsafe { libc::write(libc::STDERR_FILENO, line.text.as_ptr().cast(), line.len) };
+    // virtmgr has no standard error on Android. The thread was accessing guest memory, so it holds
+    // none of the locks that logging takes.
+    if cfg!(target_os = "android") {
+        log::error!("{}", line.text().trim_end());
     }
+    // SAFETY: the call is async-signal-safe.
+    unsafe { libc::_exit(ExitStatus::Crash.code().into()) };
 }
 
 /// A line of text without memory allocation.
@@ -78,6 +82,13 @@ struct Line {
 impl Default for Line {
     fn default() -> Self {
         Self { text: [0; 256], len: 0 }
+    }
+}
+
+impl Line {
+    fn text(&self) -> &str {
+        // Only whole strings were written.
+        std::str::from_utf8(&self.text[..self.len]).unwrap_or_default()
     }
 }
 

@@ -9,7 +9,7 @@ use gzvm::Gzvm;
 use gzvm_vmm::layout::{MIB, RAM_BASE};
 use gzvm_vmm_test::console::Console;
 use gzvm_vmm_test::guest::{Guest, COMMANDS};
-use gzvm_vmm_test::vmm::{Setup, Vmm};
+use gzvm_vmm_test::vmm::{pipe, Setup, Vmm};
 use gzvm_vmm_test::{control, tests, GUESTS, PATIENCE};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -194,7 +194,13 @@ fn panic_that_nobody_reports_is_reboot() -> Result<()> {
 
 fn bad_arguments_are_unknown() -> Result<()> {
     Setup::with(&["run", "--frobnicate", "k"]).start()?.wait()?.check(35, "--frobnicate")?;
-    Setup::with(&["run", "--gpu=x", "k"]).start()?.wait()?.check(35, "--gpu is not supported")
+    Setup::with(&["run", "--gpu=x", "k"]).start()?.wait()?.check(35, "--gpu is not supported")?;
+    // Nobody reads why.
+    let (reader, writer) = pipe()?;
+    drop(reader);
+    let status = Command::new("gzvm_vmm").args(["run", "--gpu=x", "k"]).stderr(writer).status()?;
+    ensure!(status.code() == Some(35), "status {status}");
+    Ok(())
 }
 
 fn stalled_vcpu_is_watchdog_reboot() -> Result<()> {
