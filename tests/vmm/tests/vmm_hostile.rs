@@ -7,10 +7,13 @@ use anyhow::{ensure, Result};
 use gzvm_vmm_test::console::Console;
 use gzvm_vmm_test::vmm::{pipe, Setup, Vmm};
 use gzvm_vmm_test::{host, tests, PATIENCE};
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::libc::O_NONBLOCK;
 use nix::sys::signal::Signal;
-use std::fs;
-use std::os::fd::AsFd;
+use nix::unistd::Pid;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 
 /// A VM that runs `code`, which `file` gets, and its serial port.
 fn bare(file: &str, code: &[u32]) -> Result<(Vmm, Console)> {
@@ -117,22 +120,35 @@ const CHATTER: [u32; 4] = [
 fn console_that_nobody_reads_does_not_keep_the_vmm() -> Result<()> {
     fs::write("/tmp/chatter", CHATTER.map(u32::to_le_bytes).as_flattened())?;
     let (_reader, writer) = pipe()?;
-    let full = writer.try_clone()?;
+    // Of its own, not to wait: the other one's owner does.
+    let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    let mut probe = OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(path)?;
     let mut setup = Setup::new()?;
     let (output, bios) = (setup.file(writer), setup.open("/tmp/chatter")?);
     setup.arg(&format!("--serial=type=file,path={output},num=1"));
     setup.args("--mem 16 --bios").arg(&bios);
     let mut vmm = setup.start()?;
-    host::settles("the pipe is full", || {
+    host::settles("the vCPU waits for a reader", || {
         ensure!(vmm.runs(), "it has ended: {}", vmm.said());
-        let mut room = [PollFd::new(full.as_fd(), PollFlags::POLLOUT)];
-        Ok(poll(&mut room, PollTimeout::ZERO)? == 0)
+        // A guest that prints all the time never sleeps, but for this.
+        Ok(probe.write(b"y").is_err() && sleeps(vmm.pid(), "vcpu0")?)
     })?;
     vmm.signal(Signal::SIGTERM)?;
     let ended = vmm.wait()?;
     ended.check(-(Signal::SIGTERM as i32), "")?;
     ensure!(!ended.said.contains("do not stop"), "it waited for the reader: {}", ended.said);
     Ok(())
+}
+
+/// Whether a thread of a process is in an interruptible sleep.
+fn sleeps(process: Pid, thread: &str) -> Result<bool> {
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        let task = task?.path();
+        if fs::read_to_string(task.join("comm"))?.trim_end() == thread {
+            return Ok(fs::read_to_string(task.join("stat"))?.contains(") S "));
+        }
+    }
+    Ok(false)
 }
 
 fn main() {
