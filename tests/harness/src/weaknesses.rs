@@ -165,6 +165,10 @@ fn program(path: &str) -> Option<&str> {
         ("driver/model/", "model"),
         ("driver/kx/", "kunit"),
         ("driver/abi/tests/", "abi"),
+        ("avf-backend/binder/rpcbinder/", "rpcbinder"),
+        ("avf-backend/virtmgr/", "virtmgr"),
+        ("avf-backend/virtualizationservice/", "virtualizationservice"),
+        ("avf-backend/vm/", "vm"),
         ("tests/refhyp/", "refhyp"),
         ("tests/harness/src/", "xtask"),
     ]
