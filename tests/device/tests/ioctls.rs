@@ -12,7 +12,6 @@ use gzvm_device_test::mapping::Mapping;
 use gzvm_device_test::suite::Needs;
 use gzvm_device_test::sys::{self, check_extension, ioctl, ioctl_fd, ioctl_raw};
 use gzvm_device_test::tests;
-use zerocopy::IntoBytes;
 
 const BAD_ADDRESS: usize = 8;
 
@@ -336,8 +335,9 @@ fn a_32_bit_process_is_served() {
         movw(7, 1),
         SVC,
     ];
-    let run = run::Run { immediate_exit: 1, ..Default::default() };
-    let data = [b"/dev/gzvm\0\0\0", run.as_bytes()].concat();
+    let mut run = [0; size_of::<run::Run>()];
+    run[std::mem::offset_of!(run::Run, immediate_exit)] = 1;
+    let data = [b"/dev/gzvm\0\0\0", run.as_slice()].concat();
     match aarch32::run(&code, &data, std::io::stdin().as_fd()) {
         Some(status) => assert_eq!(status, 0, "RUN with immediate_exit is not -EINTR"),
         None => println!("no AArch32 here"),
