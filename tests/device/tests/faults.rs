@@ -217,12 +217,20 @@ fn pages_of_refused_vcpus_go_with_their_vm() {
             assert_eq!(plan.end(), VCPUS);
         }
     };
-    // What CPUs and caches take and give comes and goes; what is lost is lost each time.
+    // What caches take and give comes and goes, some of it late; what is lost is lost each time.
     let lost: Vec<_> = (0..5)
         .map(|_| {
             let before = available();
             round();
-            before.saturating_sub(available())
+            let mut lost = before.saturating_sub(available());
+            for _ in 0..20 {
+                if lost < KIB / 4 {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                lost = before.saturating_sub(available());
+            }
+            lost
         })
         .collect();
     println!("KiB less than before: {lost:?}, those pages have {KIB}");
