@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use gzvm_device_test::guest;
+use gzvm_device_test::life::kept_by_cpus;
 use gzvm_device_test::machine::{Machine, Vcpu, RAM};
-use gzvm_device_test::mapping::PAGE;
 
 use crate::cpus::Runner;
 use crate::guests;
@@ -51,10 +51,7 @@ fn settle() {
 /// Bytes that nobody has, those included that CPUs keep for later use.
 fn free() -> u64 {
     settle();
-    let text = fs::read_to_string("/proc/zoneinfo").expect("/proc/zoneinfo");
-    let kept = text.lines().filter_map(|line| line.trim().strip_prefix("count:"));
-    let kept: u64 = kept.filter_map(|count| count.trim().parse::<u64>().ok()).sum();
-    meminfo("MemFree") + kept * PAGE
+    meminfo("MemFree") + kept_by_cpus() * 1024
 }
 
 fn per_vm(report: &mut Report) {

@@ -27,20 +27,34 @@ pub fn statistics(file: &str) -> Option<String> {
     std::fs::read_to_string(ours.next()?.path().join(file)).ok()
 }
 
-/// Free memory of the machine in kB: with what is only borrowed, and with what its CPUs keep ready
-/// for themselves, up to an eighth of all memory (Linux, `zone_highsize`).
+/// Free memory of the machine in kB, with what is only borrowed and what its CPUs keep.
 ///
 /// # Panics
 ///
 /// Without `/proc`.
 pub fn available() -> u64 {
-    let read = |path| std::fs::read_to_string(path).expect("/proc is mounted");
-    let number = |text: &str| text.split_whitespace().next()?.parse::<u64>().ok();
-    let memory = read("/proc/meminfo");
-    let line = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let zones = read("/proc/zoneinfo");
-    let kept = zones.lines().filter_map(|line| line.trim_start().strip_prefix("count:"));
-    line.and_then(number).expect("MemAvailable") + kept.filter_map(number).sum::<u64>() * 4
+    let text = std::fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    let available: u64 = number.and_then(|number| number.parse().ok()).expect("MemAvailable");
+    available + kept_by_cpus()
+}
+
+/// Memory in kB that the machine's CPUs keep ready for themselves, up to an eighth of all (Linux,
+/// `zone_highsize`): `/proc/meminfo` counts it nowhere.
+///
+/// # Panics
+///
+/// Without `/proc`.
+pub fn kept_by_cpus() -> u64 {
+    let zones = std::fs::read_to_string("/proc/zoneinfo").expect("/proc is mounted");
+    pages_of_cpus(&zones).expect("numbers in /proc/zoneinfo") * (PAGE / 1024)
+}
+
+/// Pages in the lists of CPUs; `None` if one of the counts is not a number.
+fn pages_of_cpus(zones: &str) -> Option<u64> {
+    let counts = zones.lines().filter_map(|line| line.trim_start().strip_prefix("count:"));
+    counts.map(|count| count.trim().parse::<u64>().ok()).sum()
 }
 
 /// Memory for [`live`].
@@ -131,5 +145,19 @@ fn run(vm: &std::os::fd::OwnedFd, ram: &Mapping, event: &Event) -> Result<()> {
         // A page fault that could not be served.
         Exit::Exception(exception) => Err(exception.error_code.cast_signed()),
         other => panic!("a life ends with {other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_keep_pages() {
+        let zones = "Node 0, zone      DMA\n  pages free     7\n  pagesets\n    cpu: 0\n              \
+                     count:    60\n              high:     252\n    cpu: 1\n              count: 2\n";
+        assert_eq!(pages_of_cpus(zones), Some(62));
+        assert_eq!(pages_of_cpus(""), Some(0));
+        assert_eq!(pages_of_cpus("count: x"), None);
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::{suite, PATIENCE};
 use anyhow::{bail, ensure, Context, Result};
+use gzvm_device_test::life::kept_by_cpus;
 use nix::unistd::Pid;
 use std::fs;
 use std::path::Path;
@@ -39,17 +40,9 @@ pub fn field(file: &str, name: &str) -> Result<u64> {
     value.and_then(|value| value.parse().ok()).with_context(|| format!("no {name} in {file}"))
 }
 
-/// Free memory in KiB: what the kernel calls free, and what its CPUs keep ready for themselves, up to
-/// an eighth of all memory (Linux, `zone_highsize`), which `MemFree` does not count.
+/// Free memory in KiB: what the kernel calls free, and what its CPUs keep.
 pub fn free() -> Result<u64> {
-    let zones = fs::read_to_string("/proc/zoneinfo").context("/proc/zoneinfo")?;
-    Ok(field("/proc/meminfo", "MemFree")? + kept_by_cpus(&zones)? * 4)
-}
-
-/// Pages in the lists of CPUs, from `/proc/zoneinfo`.
-fn kept_by_cpus(zones: &str) -> Result<u64> {
-    let counts = zones.lines().filter_map(|line| line.trim_start().strip_prefix("count:"));
-    counts.map(|count| count.trim().parse::<u64>().context("a count of pages")).sum()
+    Ok(field("/proc/meminfo", "MemFree")? + kept_by_cpus())
 }
 
 /// How far [`pinned`] may be off: each of the host's CPUs keeps up to 125 pages of each of the two
@@ -78,18 +71,4 @@ pub fn settles(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()>
         thread::sleep(Duration::from_millis(50));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpus_keep_pages() {
-        let zones = "Node 0, zone      DMA\n  pages free     7\n  pagesets\n    cpu: 0\n              \
-                     count:    60\n              high:     252\n    cpu: 1\n              count: 2\n";
-        assert_eq!(kept_by_cpus(zones).unwrap(), 62);
-        assert_eq!(kept_by_cpus("").unwrap(), 0);
-        assert!(kept_by_cpus("count: x").is_err());
-    }
 }

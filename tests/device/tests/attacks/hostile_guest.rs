@@ -7,7 +7,7 @@ use gzvm_abi::{guest as calls, uapi};
 use gzvm_device_test::attack::{attempt, control, Got};
 use gzvm_device_test::guest::{self, GIC_DIST, REPORT};
 use gzvm_device_test::hostile;
-use gzvm_device_test::machine::{Exit, Machine, RAM};
+use gzvm_device_test::machine::{Exit, Machine, Vcpu, RAM};
 use gzvm_device_test::mapping::{Mapping, PAGE};
 use gzvm_device_test::random::Random;
 use gzvm_device_test::{signals, sys};
@@ -119,6 +119,19 @@ pub fn sharing_of_what_is_not_the_guest_s() {
     }
 }
 
+/// Runs a guest that is soon where nothing is, or goes round and round: then a signal ends it.
+fn ends_nowhere(vcpu: &mut Vcpu, signal_after: Duration) {
+    let target = signals::Target::this();
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(move || target.signal_after(signal_after));
+        vcpu.run()
+    });
+    assert!(
+        matches!(ended, Ok(Exit::Exception(_) | Exit::Other(_)) | Err(libc::EINTR)),
+        "{ended:?}"
+    );
+}
+
 /// What the host then has to give, and takes, is never more than it has.
 pub fn a_guest_that_gives_everything_back() {
     signals::handle(0);
@@ -128,16 +141,7 @@ pub fn a_guest_that_gives_everything_back() {
             machine.protect().expect("SET_PROTECTED_VM");
         }
         let mut vcpu = machine.boot_vcpu(&[RAM, RAM + SIZE]);
-        let target = signals::Target::this();
-        let ended = std::thread::scope(|scope| {
-            scope.spawn(move || target.signal_after(Duration::from_secs(2)));
-            vcpu.run()
-        });
-        // Without its code the guest is where nothing is, or it goes round and round.
-        assert!(
-            matches!(ended, Ok(Exit::Exception(_) | Exit::Other(_)) | Err(libc::EINTR)),
-            "{ended:?}"
-        );
+        ends_nowhere(&mut vcpu, Duration::from_secs(2));
         attempt("relinquish of everything", Got::Nothing);
     }
 }
@@ -189,15 +193,7 @@ pub fn a_guest_in_aarch32_state() {
         }
         let mut vcpu = machine.boot_vcpu(&[]);
         for _ in 0..3 {
-            let target = signals::Target::this();
-            let ended = std::thread::scope(|scope| {
-                scope.spawn(move || target.signal_after(Duration::from_millis(300)));
-                vcpu.run()
-            });
-            assert!(
-                matches!(ended, Ok(Exit::Exception(_) | Exit::Other(_)) | Err(libc::EINTR)),
-                "{ended:?}"
-            );
+            ends_nowhere(&mut vcpu, Duration::from_millis(300));
         }
         attempt("AArch32 state", Got::Nothing);
     }

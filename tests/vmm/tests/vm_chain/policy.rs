@@ -5,7 +5,7 @@ use crate::chain::inventory::Before;
 use crate::chain::run::{linux, VmRun};
 use crate::chain::services::{or_log, services};
 use anyhow::{ensure, Context, Result};
-use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use gzvm_vmm_test::overlay;
 use std::fs;
 
 /// Where the policy is, and where dumps are kept.
@@ -34,19 +34,12 @@ impl Drop for Properties {
 
 /// An overlay that allows logs and dumps.
 fn overlay() -> Vec<u8> {
-    let mut node = DeviceTreeNode::new_unchecked("common");
-    for allowed in ["log", "ramdump"] {
-        node.add_property(DeviceTreeProperty::new_unchecked(allowed, 1_u32));
-    }
-    for name in ["guest", "avf", "__overlay__", "fragment@0"] {
-        let mut parent = DeviceTreeNode::new_unchecked(name);
-        parent.add_child(node);
-        node = parent;
-    }
-    node.add_property(DeviceTreeProperty::new_unchecked("target-path", "/"));
-    let mut tree = DeviceTree::new();
-    tree.root.add_child(node);
-    tree.to_dtb()
+    overlay::blob(|root| {
+        let common = root.child("avf").child("guest").child("common");
+        for allowed in ["log", "ramdump"] {
+            common.set_cells(allowed, &[1]);
+        }
+    })
 }
 
 pub fn the_debug_policy_is_followed() -> Result<()> {
