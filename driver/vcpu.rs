@@ -286,7 +286,7 @@ impl Vcpu {
         if !self.machine().gzvm().version.layout_known() {
             return;
         }
-        let used = usize::try_from(self.pages().read::<u32, NR_LRS>()).unwrap_or(usize::MAX);
+        let used = usize::try_from(self.pages().word::<NR_LRS>()).unwrap_or(usize::MAX);
         let entries = self.pages().words::<{ run::MAX_LIST_REGISTERS }, LR>();
         for spi in entries.take(used).filter_map(irq::ended_spi) {
             self.vm.irqfds.ended(self.machine(), spi);

@@ -86,6 +86,17 @@ impl<const SIZE: usize> ExactPages<SIZE> {
         }
     }
 
+    /// Reads a word in a place that is checked at compile time.
+    pub(crate) fn word<const OFFSET: usize>(&self) -> u32 {
+        const {
+            assert!(OFFSET % size_of::<u32>() == 0);
+            assert!(OFFSET + size_of::<u32>() <= SIZE);
+        }
+        // SAFETY: By the type invariant and the assertions the word lies in our pages, and is
+        // aligned as pages are.
+        unsafe { self.start.as_ptr().add(OFFSET).cast::<u32>().read_volatile() }
+    }
+
     /// Copies the words of an array out, one after the other, from a place that is checked at
     /// compile time: for arrays of which few are used.
     pub(crate) fn words<const COUNT: usize, const OFFSET: usize>(

@@ -30,7 +30,8 @@ pub fn run(project: &Project, results: &mut Results) -> Result<()> {
     // Those that need a machine with GenieZone run in QEMU.
     let in_qemu = ["--exclude", "gzvm-device-test", "--exclude", "gzvm-vmm-test"];
     cargo_test(project, results, &[&["--workspace"], &in_qemu[..]].concat(), "")?;
-    cargo_test(project, results, &["-p", "gzvm-vmm-test", "--lib"], " of VMM tests' parts")?;
+    let parts = ["-p", "gzvm-device-test", "-p", "gzvm-vmm-test", "--lib"];
+    cargo_test(project, results, &parts, " of the tests' parts")?;
     cargo_test(project, results, TEST_HYPERVISOR, " with test hooks")
 }
 
